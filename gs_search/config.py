@@ -1,0 +1,192 @@
+"""The study file: its keys, what they mean, their defaults and limits.
+
+``load_study`` reads what a person wrote (``studyfile`` does the reading). ``load_resolved`` rebuilds the same
+study from a run folder's ``resolved.yaml`` alone, so that a worker needs nothing but the run folder. Whether
+the photos can be opened and the weights loaded is the question of ``preflight``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from gs_search.errors import BadInput
+from gs_search.space import SearchSpace
+from gs_search.spacefile import space_from_dict
+from gs_search.yamlfile import quote
+
+__all__ = [
+    "DataConfig",
+    "MeasureConfig",
+    "Section",
+    "StudyConfig",
+    "TeacherConfig",
+    "load_resolved",
+    "load_study",
+]
+
+
+class Section(BaseModel):
+    """Keys of a study file: immutable, strict in types, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Pictures to translate, and where they come from."""
+
+    kind: Literal["drawn", "folders", "photos"]
+    """``drawn``: horses and zebras, made on the fly. ``folders``: CycleGAN's ``trainA trainB valB testA
+    testB``. ``photos``: one folder of photos, for a teacher whose target domain is not at hand."""
+    path: Path | None = None
+    """Folder of ``folders`` and ``photos``; ``${NAME}`` takes an environment variable."""
+    train: int = Field(512, ge=1, le=10_000_000)
+    """Pictures to train on, at most."""
+    val: int = Field(100, ge=2, le=1_000_000)
+    """Pictures on which trials are compared, at most."""
+    test: int = Field(200, ge=0, le=1_000_000)
+    """Pictures kept for the end, at most; no trial sees them."""
+    reference: int = Field(150, ge=2, le=1_000_000)
+    """``photos``: other pictures, whose translation by the teacher is the reference of FID, at most."""
+    views: int | None = Field(None, ge=1, le=1_000_000)
+    """Random crops and flips kept of each training picture; null lets the training choose."""
+
+
+class TeacherConfig(Section):
+    """The dense generator that students imitate."""
+
+    kind: Literal["shipped", "checkpoint", "train"]
+    """``shipped``: comes with this package, for drawn data. ``checkpoint``: a file. ``train``: is trained
+    first, once, with CycleGAN's losses."""
+    path: Path | None = None
+    """``checkpoint``: a .pth, .pt or .safetensors file; ``${NAME}`` takes an environment variable."""
+    architecture: Literal["auto", "cyclegan_resnet", "cartoongan"] = "auto"
+    """``checkpoint``: what the file holds; ``auto`` finds out."""
+    width: int = Field(16, ge=4, le=512)
+    """``train``: channels of the first layer."""
+    blocks: int = Field(3, ge=1, le=32)
+    """``train``: residual blocks."""
+    steps: int = Field(500, ge=1, le=10_000_000)
+    """``train``: training steps."""
+
+
+class MeasureConfig(Section):
+    """How a student is judged."""
+
+    fid_images: int = Field(100, ge=2, le=1_000_000)
+    """Pictures of ``val`` that FID is computed on."""
+    latency_repeats: int = Field(5, ge=1, le=1000)
+    """Runs of which the median is the latency."""
+
+
+def _auto_or_count(value: object) -> object:
+    if value == "auto" or isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 4096:
+        return value
+    message = "must be auto or a whole number from 1 to 4096, not {found}"
+    raise PydanticCustomError("workers", message, {"found": quote(value)})
+
+
+class StudyConfig(Section):
+    """One study. Instances are immutable, and travel to workers as ``resolved.yaml``."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    study: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """Name of the study, and of its run folder in ``runs/``."""
+    source: Path
+    """The file that it was read from, absolute."""
+    space: SearchSpace
+    """What trials may vary; in the file: the path of a search-space file, or the name of one nearby."""
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Decides every random number of the study."""
+    trials: int = Field(24, ge=1, le=1_000_000)
+    """Finished trials in all, those of earlier runs included."""
+    hours: float | None = Field(None, gt=0, le=10_000)
+    """No trial starts after so much time."""
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)] = "auto"
+    """Trials at once; ``auto``: a core each, or a GPU each."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where trials compute; ``auto``: on GPUs if there are any."""
+    image_px: int = Field(64, ge=32, le=2048, multiple_of=4)
+    """Side of the square pictures in trials and measures."""
+    data: DataConfig
+    teacher: TeacherConfig
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of all trials, by name, every default filled in; what the space proposes replaces them."""
+    measure: MeasureConfig = MeasureConfig()
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    """Optuna's sampler."""
+
+    def to_resolved(self) -> dict[str, Any]:
+        """Write the study as plain data: every default filled in, the space included, paths absolute."""
+        plain: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, BaseModel):
+                value = {key: _plain(entry) for key, entry in value.model_dump().items()}
+            elif isinstance(value, SearchSpace):
+                value = {"source": _plain(value.source), **value.to_dict()}
+            plain[name] = _plain(value)
+        return plain
+
+    def identity(self) -> dict[str, Any]:
+        """What the numbers of the study depend on, by dotted key; studies alike in it continue each other."""
+        resolved = self.to_resolved()
+        space = resolved.pop("space")
+        for name in ("source", "trials", "hours", "workers"):
+            resolved.pop(name)
+        space.pop("source")
+        return _flatten({**resolved, "space": space})
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """Read a study file and the search space that it names.
+
+    Raises:
+        ConfigError: with one line for each mistake in either file.
+    """
+    from gs_search.studyfile import StudyReader  # which needs the classes above
+
+    return StudyReader(Path(path)).read()
+
+
+def load_resolved(path: str | Path) -> StudyConfig:
+    """Rebuild a study from ``resolved.yaml``; raises BadInput where the file is missing or damaged."""
+    try:
+        # Written by yaml.safe_dump, so it is read by the same rules; no person is expected to edit it.
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        fields = dict(content["study"])
+        space = dict(fields.pop("space"))
+        source = space.pop("source", None)
+        for section in ("data", "teacher"):
+            entry = dict(fields[section])
+            fields[section] = entry | {"path": None if entry["path"] is None else Path(entry["path"])}
+        fields["source"] = Path(fields["source"])
+        return StudyConfig(space=space_from_dict(space, source=source and Path(source)), **fields)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; run folders are made by `gs-search run`") from None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, BadInput) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{path}: damaged ({reason}); restore it, or start in another run folder") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

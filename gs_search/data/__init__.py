@@ -1,0 +1,9 @@
+"""Pictures of a study: the drawn data set, image folders, photos; splits, views and batches."""
+
+from __future__ import annotations
+
+from gs_search.data.check import check_data
+from gs_search.data.opening import open_data
+from gs_search.data.source import DataSettings, DataSource, PictureSet, Split, batch
+
+__all__ = ["DataSettings", "DataSource", "PictureSet", "Split", "batch", "check_data", "open_data"]

@@ -1,0 +1,156 @@
+"""Pictures in memory and in files.
+
+In memory pictures are float32, N x 3 x H x W, RGB, in [-1, 1]; stored, shown and measured they are uint8.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from gs_search.errors import DataError
+
+__all__ = [
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "check_header",
+    "from_uint8",
+    "grid",
+    "image_to_tensor",
+    "read_image",
+    "to_uint8",
+    "write_png",
+]
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused: a small file can unpack to any amount of memory."""
+MIN_SIDE = 16
+"""Images with a shorter side than this show nothing to learn from."""
+
+# What Pillow's decoders raise on damaged files (they do not agree on one type).
+_DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
+    *(MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
+def to_uint8(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1] to uint8 in 0..255: clamped, and rounded half up."""
+    return (pictures.float() * 127.5 + 128.0).floor().clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """uint8 in 0..255 to float32 pictures in [-1, 1]; ``to_uint8`` inverts it exactly."""
+    return images.float() / 127.5 - 1.0
+
+
+def image_to_tensor(image: Image.Image) -> Tensor:
+    """RGB image to uint8, 3 x H x W."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def write_png(path: Path, image: Tensor) -> None:
+    """Write uint8 3 x H x W as PNG."""
+    Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy()).save(path, "PNG")
+
+
+def grid(rows: Sequence[Tensor], gutter: int = 2, background: int = 255) -> Tensor:
+    """Tile rows of equally large pictures (uint8, N x 3 x H x W each) into one image, uint8 3 x H' x W'."""
+    columns = max(len(row) for row in rows)
+    height, width = rows[0].shape[-2:]
+    shape = (3, len(rows) * (height + gutter) - gutter, columns * (width + gutter) - gutter)
+    sheet = torch.full(shape, background, dtype=torch.uint8)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            top, left = r * (height + gutter), c * (width + gutter)
+            sheet[:, top : top + height, left : left + width] = picture
+    return sheet
+
+
+def check_header(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, read without decoding it.
+
+    Raises:
+        DataError: not an image, or of a size that cannot be used.
+    """
+    with _open(path) as image:
+        return image.size
+
+
+def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
+    """Decode an image file of any mode to RGB, upright.
+
+    Transparent parts become white, 16-bit and float images are scaled to 8 bits, of an animation the first
+    frame counts, and the camera's orientation is applied.
+
+    Args:
+        path: the file.
+        enough_px: a shorter side that suffices; large JPEGs are then decoded at a fraction of their size.
+
+    Raises:
+        DataError: missing, not an image, damaged, truncated, or of a size that cannot be used.
+    """
+    with _open(path) as image:
+        if enough_px is not None:
+            image.draft(None, (enough_px, enough_px))
+        try:
+            return _to_rgb(ImageOps.exif_transpose(image))
+        except _DECODER_ERRORS as error:
+            problem = f"damaged or truncated image ({_brief(error)}); replace or delete it"
+            raise DataError(f"{path}: {problem}") from None
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at a limit of its own below ours.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: larger than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
+    except _DECODER_ERRORS as error:
+        raise DataError(f"{path}: not a readable image ({_brief(error)}); replace or delete it") from None
+    width, height = image.size
+    problem = None
+    if width * height > MAX_PIXELS:
+        problem = f"{width} x {height}, larger than {MAX_PIXELS // 10**6} megapixels; scale it down"
+    elif min(width, height) < MIN_SIDE:
+        problem = f"{width} x {height} pixels; images need at least {MIN_SIDE} on each side"
+    if problem:
+        image.close()
+        raise DataError(f"{path}: {problem}")
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        # 16-bit images arrive in several modes, float images as 0..1 or 0..255: the range tells.
+        top = float(values.max(initial=0.0))
+        scale = 255.0 if top <= 1.0 and image.mode == "F" else 1.0 if top <= 255.0 else 1 / 257.0
+        if image.mode.startswith("I;16"):
+            scale = 1 / 257.0
+        return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of an error, without the path that Pillow repeats in it."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "unknown format" if lines[0].startswith("cannot identify") else lines[0][:120]

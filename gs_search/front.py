@@ -1,0 +1,138 @@
+"""Dominance, the front, its hypervolume and its knee. Pure numpy; all objectives are minimised.
+
+A point dominates another one if it is at most as large in every objective and smaller in one. Points are rows
+of an n x m array. A row with a value that is not finite stands for a trial without a result: it dominates
+nothing and is on no front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gs_search.errors import NothingFeasible
+
+__all__ = ["OBJECTIVES", "dominates", "front_indices", "hypervolume", "knee", "reference_point"]
+
+OBJECTIVES = ("fid", "gflops", "size_mb")
+"""Names of the objectives, in the order of the columns everywhere."""
+
+
+def dominates(a: ArrayLike, b: ArrayLike) -> bool:
+    """Tell whether point ``a`` dominates point ``b``; never so where one of them is not finite."""
+    left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return False
+    return bool((left <= right).all() and (left < right).any())
+
+
+def front_indices(points: ArrayLike) -> list[int]:
+    """Find the points that no other point dominates.
+
+    Equal points do not dominate each other; of equal points on the front the one with the lowest index stands
+    for all.
+
+    Args:
+        points: n x m.
+
+    Returns:
+        Indices in rising order; empty where no row is finite.
+    """
+    rows = _rows(points)
+    if rows.size == 0:
+        return []
+    finite = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    # In lexicographic order no point is dominated by a later one, so the front only ever grows. lexsort is
+    # stable: of equal points the one with the lowest index comes first.
+    order = finite[np.lexsort(rows[finite].T[::-1])]
+    front: list[int] = []
+    for index in order:
+        if not front or not (rows[front] <= rows[index]).all(axis=1).any():
+            front.append(int(index))
+    return sorted(front)
+
+
+def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
+    """Measure the volume between the points and ``reference``: what at least one of the points dominates.
+
+    Exact for one, two and three objectives. Points that are not below ``reference`` in every objective, and
+    rows that are not finite, add nothing.
+
+    Args:
+        points: n x m, m at most 3.
+        reference: m values.
+    """
+    corner = np.asarray(reference, np.float64)
+    rows = _rows(points)
+    if rows.size == 0:
+        return 0.0
+    if rows.shape[1] != corner.size or corner.size not in (1, 2, 3):
+        raise ValueError(f"{rows.shape[1]} objectives and a reference of {corner.size}; 1 to 3 are supported")
+    inside = rows[np.isfinite(rows).all(axis=1) & (rows < corner).all(axis=1)]
+    if inside.size == 0:
+        return 0.0
+    front = inside[front_indices(inside)]
+    if corner.size == 1:
+        return float(corner[0] - front[0, 0])
+    if corner.size == 2:
+        return _area(front, corner)
+    # Cut the volume into slices along the last objective: between two of its values the cross-section is the
+    # area that the points up to there dominate.
+    front = front[np.argsort(front[:, 2], kind="stable")]
+    depths = np.diff(np.append(front[:, 2], corner[2]))
+    return float(sum(_area(front[: i + 1, :2], corner[:2]) * depth for i, depth in enumerate(depths) if depth))
+
+
+def knee(points: ArrayLike) -> int:
+    """Find the most balanced point: the nearest to the best value of every objective.
+
+    Each objective is scaled to 0..1 on the front; those in which the front does not differ do not count. Of
+    equally near points the first one is taken.
+
+    Returns:
+        The index of a point on the front of ``points``.
+
+    Raises:
+        NothingFeasible: no row is finite.
+    """
+    rows = _rows(points)
+    members = front_indices(rows)
+    if not members:
+        raise NothingFeasible("no finished trial, so there is no front to choose from")
+    front = rows[members]
+    low, high = front.min(axis=0), front.max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    return members[int(np.argmin((((front - low) / span) ** 2).sum(axis=1)))]
+
+
+def reference_point(baselines: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the point from which a study's hypervolume is measured.
+
+    It is 1.5 x the FID of the untranslated input, and the teacher's GFLOPs and MB: a student beyond it is
+    worse than doing nothing, or larger than what there was.
+
+    Args:
+        baselines: content of ``teacher/baselines.json``.
+    """
+    teacher = baselines["teacher"]
+    return 1.5 * float(baselines["input"]["fid"]), float(teacher["gflops"]), float(teacher["size_mb"])
+
+
+def _rows(points: ArrayLike) -> NDArray[np.float64]:
+    rows = np.asarray(points, np.float64)
+    if rows.size and rows.ndim != 2:
+        raise ValueError(f"points must be an n x m array, not {rows.ndim}-dimensional")
+    return rows
+
+
+def _area(points: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
+    """Area that points in the plane dominate, all of them below ``corner``."""
+    area, ceiling = 0.0, float(corner[1])
+    for x, y in points[np.lexsort((points[:, 1], points[:, 0]))]:
+        if y < ceiling:
+            area += (corner[0] - x) * (ceiling - y)
+            ceiling = float(y)
+    return float(area)

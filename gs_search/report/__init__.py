@@ -1,0 +1,27 @@
+"""The report of a study: one self-contained ``report.html`` that opens offline, on a desk or on a phone.
+
+Reads a run folder and nothing else, so that a report can be written while a search runs, after it, or years
+later. ``content`` gathers what a reader wants to know, ``pictures`` embeds the samples, ``figures`` describes
+the plots, ``page`` puts them together; ``page.html.jinja``, ``report.css`` and ``report.js`` are the page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gs_search.report.content import gather
+from gs_search.report.page import render
+from gs_search.runfolder import RunFolder
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write ``report.html`` into the run folder, in one step, and return its path.
+
+    Raises:
+        BadInput: the folder's baselines or one of its results cannot be read.
+        NothingFeasible: no trial has finished, so that there is nothing to show.
+    """
+    folder.write_text(folder.report_html, render(gather(folder)))
+    return folder.report_html

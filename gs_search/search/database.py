@@ -1,0 +1,290 @@
+"""The study database: asking Optuna for points, telling it results, and setting right what a dead run left.
+
+Only the process that runs the study writes here; workers never see the database. Every ending of a trial is
+on disk as ``trials/<number>/result.json`` before it is told, so that a run which dies between the two loses
+nothing: the next one tells from the file. No Ray in this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from gs_search.errors import BadInput
+from gs_search.front import OBJECTIVES
+from gs_search.search.storage import NoStudyYet, check_file, open_study, patiently, quiet
+
+if TYPE_CHECKING:
+    from gs_search.config import StudyConfig
+    from gs_search.runfolder import RunFolder
+
+__all__ = ["Asked", "StudyDatabase", "failure_record", "objective_problem", "open_database"]
+
+ATTRIBUTES = (
+    "key", "seed", "cause", "message", "duplicate_of", "kid", "psnr_to_teacher", "params", "macs_paper",
+    "latency_ms", "steps", "seconds", "peak_memory_mb",
+)  # fmt: skip
+"""Fields of a result that Optuna's own tools show beside its values; each costs one database commit."""
+
+MAX_DEATHS = 3
+"""A point whose run died this often, driver and all, is not tried again: it may be what kills."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One trial to run."""
+
+    number: int
+    point: dict[str, Any]
+    key: str
+    seed: int
+
+
+def derived_seed(*parts: object) -> int:
+    """Mix ``parts`` into a seed in 0..2**31 - 1, the same on every machine and in every process."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def failure_record(
+    study: str, asked: Asked, cause: str, message: str, *, seconds: float | None = None
+) -> dict[str, Any]:
+    """``result.json`` of a trial that has no result."""
+    return {
+        "schema": 1,
+        "study": study,
+        "number": asked.number,
+        "state": "FAIL",
+        "cause": cause,
+        "message": " ".join(message.split())[:500],
+        "point": asked.point,
+        "key": asked.key,
+        "seed": asked.seed,
+        "objectives": None,
+        "seconds": seconds,
+    }
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    with quiet():
+        if name == "tpe":
+            # The constant liar keeps workers that ask at the same time apart.
+            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed)
+        if name == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+    raise BadInput(f"unknown sampler {name!r}: use tpe, nsga2 or random")
+
+
+def open_database(
+    folder: RunFolder, config: StudyConfig, *, url: str | None = None, read_only: bool = False
+) -> StudyDatabase:
+    """Open the database of a run folder, making it unless ``read_only``.
+
+    Args:
+        url: another SQLAlchemy URL (PostgreSQL for a team); it stays in memory and is written nowhere.
+
+    Raises:
+        NoStudyYet: ``read_only``, and nothing is there.
+        BadInput: the database is damaged, cannot be reached, or holds another kind of study; or it is missing
+            while results are there.
+    """
+    if url is None:
+        if read_only and not (folder.database.is_file() and folder.database.stat().st_size):
+            raise NoStudyYet(f"{folder.path}: no study database here yet")
+        check_file(folder.database)
+    study = open_study(config.study, url or folder.database, read_only=read_only)
+    database = StudyDatabase(study, folder, config)
+    if not read_only and not database.trials() and folder.results():
+        raise BadInput(
+            f"{folder.path}: trials/ has results but the database has none; restore study.db, or start in "
+            "another folder with --out"
+        )
+    return database
+
+
+class StudyDatabase:
+    """One open study. Not shared between threads or processes."""
+
+    def __init__(self, study: optuna.Study, folder: RunFolder, config: StudyConfig) -> None:
+        self.study = study
+        self.folder = folder
+        self.config = config
+        self.records: dict[str, int] = {}
+        """Key of a point to the number of the trial that completed it."""
+        for trial in self.trials():
+            if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs:
+                self.records.setdefault(trial.user_attrs.get("key", ""), trial.number)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, as Optuna has them, by number."""
+        return self.study.get_trials(deepcopy=False)
+
+    def counted(self) -> int:
+        """Number of finished trials, those that wait for another attempt left out."""
+        return sum(t.state.is_finished() and not t.user_attrs.get("requeue") for t in self.trials())
+
+    def usual_seconds(self) -> float | None:
+        """Median seconds of a trial; None before one has been trained."""
+        spent = [
+            t.user_attrs["seconds"]
+            for t in self.trials()
+            if t.state == TrialState.COMPLETE and "seconds" in t.user_attrs and "duplicate_of" not in t.user_attrs
+        ]
+        return statistics.median(spent) if spent else None
+
+    # --- asking
+
+    def enqueue_start_points(self) -> None:
+        """Put the space's start points at the head of the queue, each once in the life of a study."""
+        for point in self.config.space.start_points:
+            self._enqueue(self.config.space.tunable(point), skip_if_exists=True)
+
+    def ask(self) -> Asked:
+        """Take the next point: from the queue, else from the sampler."""
+        # A sampler made anew for each turn, seeded by the turn, makes the list of proposals a function of the
+        # study seed and of what is known: a continued run neither repeats start-up points nor differs from an
+        # undisturbed one.
+        turn = sum(t.state != TrialState.WAITING and not t.user_attrs.get("requeue") for t in self.trials())
+        self.study.sampler = _sampler(self.config.sampler, derived_seed(self.config.seed, "sampler", turn))
+        with quiet():
+            trial = patiently(self.study.ask)
+            point = patiently(lambda: self.config.space.suggest(trial))
+        return self._asked(trial.number, point)
+
+    def _asked(self, number: int, point: Mapping[str, Any]) -> Asked:
+        # The seed follows the point: the same point gives the same numbers in whichever trial it is.
+        key = self.config.space.key(point)
+        return Asked(number, dict(point), key, derived_seed(self.config.seed, "trial", key))
+
+    # --- telling
+
+    def tell(self, record: Mapping[str, Any]) -> None:
+        """Enter the ending that ``record``, a ``result.json``, describes; telling twice changes nothing."""
+        number = int(record["number"])
+        trial = self.trials()[number]
+        if trial.state != TrialState.RUNNING:
+            return
+        for name in ATTRIBUTES:
+            value = record.get(name)
+            if value is not None and trial.user_attrs.get(name) != value:
+                self._attribute(trial, name, value)
+        state = TrialState[record["state"]]
+        values = None
+        if state == TrialState.COMPLETE:
+            values = [float(record["objectives"][name]) for name in OBJECTIVES]
+        patiently(lambda: self.study.tell(number, values, state=state))
+        if state == TrialState.COMPLETE and record.get("duplicate_of") is None:
+            self.records.setdefault(record["key"], number)
+
+    def tell_duplicate(self, asked: Asked, original: int) -> dict[str, Any]:
+        """Answer a point from the record of the trial that had it first; return the new record."""
+        record = self.read_result(original)
+        if record is None:  # the folder was thinned out by hand; the database still knows the objectives
+            values = dict(zip(OBJECTIVES, self.trials()[original].values, strict=True))
+            record = {"schema": 1, "study": self.config.study, "state": "COMPLETE", "objectives": values}
+        record.update(number=asked.number, point=asked.point, key=asked.key, seed=asked.seed, duplicate_of=original)
+        self.write_result(record)
+        self.tell(record)
+        return record
+
+    def fail(self, asked: Asked, cause: str, message: str, *, requeue: bool = False) -> dict[str, Any]:
+        """Enter a trial's ending without a result, on disk first; ``requeue`` has the next run repeat it."""
+        record = failure_record(self.config.study, asked, cause, message)
+        if requeue:
+            # Before the file: once that is there, a run that starts after our death tells from it.
+            self._attribute(self.trials()[asked.number], "requeue", True)
+            record["requeue"] = True
+        self.write_result(record)
+        self.tell(record)
+        return record
+
+    # --- results on disk
+
+    def write_result(self, record: Mapping[str, Any]) -> None:
+        """Write ``trials/<number>/result.json`` whole."""
+        self.folder.write_json(self.folder.trial(int(record["number"])) / "result.json", dict(record))
+
+    def read_result(self, number: int) -> dict[str, Any] | None:
+        """Read ``result.json`` of a trial; None where there is no whole one of this study and number."""
+        try:
+            record = json.loads((self.folder.trial(number) / "result.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        fits = isinstance(record, dict) and record.get("number") == number and "state" in record
+        return record if fits and record.get("study") == self.config.study else None
+
+    # --- after an ending
+
+    def settle(self, cause: str, message: str) -> list[int]:
+        """End every trial that the database calls running though nothing runs any more.
+
+        One that left a whole result is told from it; the others fail with ``cause`` and are marked to be
+        repeated. Returns the numbers of the latter.
+        """
+        lost = []
+        for trial in self.trials():
+            if trial.state != TrialState.RUNNING:
+                continue
+            record = self.read_result(trial.number)
+            if record is not None and _describes(record, trial):
+                self.tell(record)
+                continue
+            asked = self._asked(trial.number, {**self.config.space.constants, **trial.params})
+            deaths = int(trial.user_attrs.get("deaths", 0)) + (cause == "killed")
+            if deaths:
+                self._attribute(trial, "deaths", deaths)
+            self.fail(asked, cause, message, requeue=deaths < MAX_DEATHS and bool(trial.params))
+            lost.append(trial.number)
+        return lost
+
+    def requeue(self) -> list[int]:
+        """Queue every trial that is marked to be repeated and has not been; return their numbers."""
+        trials = self.trials()
+        repeated = {t.user_attrs.get("retry_of") for t in trials}
+        waiting = [t for t in trials if t.user_attrs.get("requeue") and t.number not in repeated]
+        for trial in waiting:
+            attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
+            self._enqueue(dict(trial.params), user_attrs=attributes)
+        return [t.number for t in waiting]
+
+    # --- storage
+
+    def _enqueue(self, params: dict[str, Any], **options: Any) -> None:
+        with quiet():
+            patiently(lambda: self.study.enqueue_trial(params, **options))
+
+    def _attribute(self, trial: FrozenTrial, name: str, value: Any) -> None:
+        storage = self.study._storage  # ask() returned the live trial long ago; its number is all we keep
+        patiently(lambda: storage.set_trial_user_attr(trial._trial_id, name, value))
+
+
+def objective_problem(record: Mapping[str, Any]) -> str | None:
+    """Say which objective of a complete trial is missing or not a finite number, or return None."""
+    if record["state"] != "COMPLETE":
+        return None
+    objectives = record.get("objectives") or {}
+    for name in OBJECTIVES:
+        value = objectives.get(name)
+        if not isinstance(value, (int, float)):
+            return f"{name} is missing"
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    return None
+
+
+def _describes(record: Mapping[str, Any], trial: FrozenTrial) -> bool:
+    """Whether a result is that of this trial, and not of a forgotten one that had the same number."""
+    point = record.get("point") or {}
+    if objective_problem(record):
+        return False
+    return bool(trial.params) and all(point.get(name) == value for name, value in trial.params.items())

@@ -1,0 +1,138 @@
+"""What all trials share is made once, in a process of its own, before the first of them starts.
+
+``python -m gs_search.search.preparation RUN_FOLDER FUNCTION [retrain]`` is that process. It runs while Ray
+starts; its lines come back over a pipe, and it ends by itself when the process that started it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gs_search.errors
+from gs_search.errors import BadInput, ConfigError, GsSearchError
+
+__all__ = ["Preparation", "function_named"]
+
+ERROR_MARK = "\x1eerror "
+
+
+class Preparation:
+    """The running process.
+
+    Args:
+        function: ``module:name`` of ``prepare(config, folder, log, retrain_teacher=...)``.
+        retrain: have the teacher trained, whatever the study says.
+        note: gets each line that the process logs, from another thread.
+    """
+
+    def __init__(self, folder: Path, function: str, *, retrain: bool, note: Callable[[str], None]) -> None:
+        command = [sys.executable, "-m", __name__, str(folder), function] + ["retrain"] * retrain
+        # The driver's sys.path, as Ray's workers get it too; a session of its own, so that Ctrl-C reaches
+        # only the driver, which then decides.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        environment.pop("GS_SEARCH_STORAGE", None)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, encoding="utf-8", env=environment, start_new_session=True,
+        )  # fmt: skip
+        self._error: GsSearchError | None = None
+        self._stderr = ""
+        self._readers = [
+            threading.Thread(target=self._read_lines, args=(note,), daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_lines(self, note: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(ERROR_MARK):
+                self._error = _error_from(json.loads(line.removeprefix(ERROR_MARK)))
+            else:
+                note(line.rstrip("\n"))
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        self._stderr = self._process.stderr.read()
+
+    def wait(self, interrupted: Callable[[], bool]) -> bool:
+        """Wait for the end; False where ``interrupted`` came first. Raises what the process raised."""
+        while True:
+            try:
+                code = self._process.wait(timeout=0.1)
+                break
+            except subprocess.TimeoutExpired:
+                if interrupted():
+                    return False
+        for reader in self._readers:
+            reader.join()
+        if self._error is not None:
+            raise self._error
+        if code != 0:
+            last = (self._stderr.strip().splitlines() or [f"exit code {code}"])[-1]
+            raise GsSearchError(f"preparing the study failed: {last}")
+        return True
+
+    def close(self) -> None:
+        """Kill the process if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def function_named(name: str) -> Callable[..., Any]:
+    """Import ``package.module:function``."""
+    module, _, attribute = name.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return function
+
+
+def _error_from(described: dict[str, str]) -> GsSearchError:
+    kind = getattr(gs_search.errors, described["kind"], GsSearchError)
+    if kind is ConfigError:
+        return ConfigError(described["message"].splitlines())
+    if not issubclass(kind, BadInput):
+        kind = GsSearchError
+    error: GsSearchError = kind(described["message"])
+    return error
+
+
+def _end_with_parent() -> None:
+    """Exit as soon as the driver is gone, however it went: its end of the pipe is closed then."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _main(folder: str, function: str, *options: str) -> int:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from gs_search.config import load_resolved
+    from gs_search.runfolder import RunFolder
+
+    run_folder = RunFolder(Path(folder))
+    config = load_resolved(run_folder.resolved_yaml)
+    try:
+        function_named(function)(
+            config, run_folder, lambda line: print(line, flush=True), retrain_teacher="retrain" in options
+        )
+    except GsSearchError as error:
+        print(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}), flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,0 +1,283 @@
+"""Running a study: from a configuration and a folder to a number of finished trials.
+
+Reading order for the engine: this module, then ``searcher`` (what Tune asks and hears), ``database`` (what is
+remembered), ``worker`` (what runs elsewhere). Ray is imported only once there is something to run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from gs_search.errors import BadInput
+from gs_search.search.cluster import Plan, local_ray, scratch_folder
+from gs_search.search.database import StudyDatabase, open_database
+from gs_search.search.preparation import Preparation
+from gs_search.search.progress import Progress
+from gs_search.search.standing import Baselines, standing
+
+if TYPE_CHECKING:
+    from gs_search.config import StudyConfig
+    from gs_search.runfolder import RunFolder
+
+__all__ = ["StudySummary", "run_study"]
+
+INFRASTRUCTURE_RETRIES = 1
+"""Times that a trial is begun again after the death of its process; its own mistakes are final."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """How a run ended. Numbers are of the whole study, earlier runs included."""
+
+    study: str
+    total: int
+    finished: int
+    states: dict[str, int]
+    """Trials by state: COMPLETE, PRUNED, FAIL, WAITING, RUNNING (which is 0)."""
+    front: tuple[int, ...]
+    hypervolume: float | None
+    """0..1, see ``Standing``."""
+    seconds: float
+    """Of this run."""
+    new: int
+    """Trials finished by this run."""
+    ending: str
+    """``finished``, ``nothing_to_do``, ``out_of_time`` or ``interrupted``."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether someone stopped the run."""
+        return self.ending == "interrupted"
+
+
+def run_study(
+    config: StudyConfig,
+    folder: RunFolder,
+    *,
+    trials: int | None = None,
+    workers: int | None = None,
+    hours: float | None = None,
+    retrain_teacher: bool = False,
+    progress: Progress | None = None,
+    storage: str | None = None,
+    trial_function: str = "gs_search.trial:run_trial",
+    prepare_function: str = "gs_search.groundwork:prepare",
+) -> StudySummary:
+    """Start or continue a study until ``trials`` are finished, time is up, or someone stops it.
+
+    Args:
+        trials, workers, hours: replace what the study says. ``trials`` is the total, trials of earlier runs
+            included; ``hours`` counts from now, and no trial starts that would probably end later.
+        retrain_teacher: train the teacher anew; only before the first trial.
+        storage: URL of another database than the folder's ``study.db``; else ``GS_SEARCH_STORAGE`` names one.
+        trial_function, prepare_function: ``module:name`` of the trial, and of what prepares the study for it.
+
+    Raises:
+        StudyBusy: another process runs the study.
+        BadInput: the folder holds another study, the database is damaged, or the data cannot be used.
+        GsSearchError: five trials in a row failed for one cause, or the database was lost.
+    """
+    start = time.monotonic()
+    total = config.trials if trials is None else trials
+    hours = config.hours if hours is None else hours
+    with progress or Progress() as progress, folder.lock():
+        folder.create(config)
+        database = open_database(folder, config, url=storage or os.environ.get("GS_SEARCH_STORAGE"))
+        _set_right(database, progress)
+        before = database.counted()
+        if retrain_teacher:
+            _forget_teacher(folder, before)
+        ending = "nothing_to_do"
+        if before < total:
+            ending = _run(
+                _Run(
+                    database=database,
+                    folder=folder,
+                    config=config,
+                    total=total,
+                    workers=config.workers if workers is None else workers,
+                    deadline=None if hours is None else start + 3600 * hours,
+                    progress=progress,
+                    trial_function=trial_function,
+                ),
+                prepare_function,
+                retrain_teacher,
+            )
+        return _summary(database, folder, total, before, ending, time.monotonic() - start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What one run works with."""
+
+    database: StudyDatabase
+    folder: RunFolder
+    config: StudyConfig
+    total: int
+    workers: int | str
+    deadline: float | None
+    progress: Progress
+    trial_function: str
+
+
+def _set_right(database: StudyDatabase, progress: Progress) -> None:
+    """Put in order what a run that died has left, and queue what it owes."""
+    lost = database.settle("killed", "the run that it belonged to died")
+    again = database.requeue()
+    if lost:
+        progress.note(f"an earlier run died; trials it was at: {', '.join(map(str, lost))}")
+    if again:
+        progress.note(f"queued again: {', '.join(map(str, again))}")
+    database.enqueue_start_points()
+
+
+def _forget_teacher(folder: RunFolder, finished: int) -> None:
+    if finished:  # of whatever ending: their figures would stand beside another teacher's
+        raise BadInput(
+            f"{folder.path}: {finished} finished trials imitate its present teacher; to have another one "
+            "trained, take another folder with --out"
+        )
+    shutil.rmtree(folder.teacher, ignore_errors=True)
+
+
+def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
+    """Prepare, start Ray meanwhile, search, and leave no trial running; return the ending."""
+    with _interruption(run.progress) as interrupted, scratch_folder() as scratch:
+        prepared = Preparation(run.folder.path.resolve(), prepare_function, retrain=retrain, note=run.progress.note)
+        try:
+            with (
+                # Ray tells of dead workers on standard output, which belongs to --json.
+                (scratch / "printed.txt").open("w") as printed,
+                redirect_stdout(printed),
+                local_ray(scratch, workers=run.workers, device=run.config.device) as plan,
+            ):
+                interrupted.listen()  # Ray has put its own handler there
+                ready = prepared.wait(interrupted)
+                ending = _search(run, plan, scratch, interrupted) if ready else "interrupted"
+        finally:
+            prepared.close()
+            # Only now, when no worker can write a result any more.
+            run.database.settle("interrupted", "the run was stopped")
+    return ending
+
+
+def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool]) -> str:
+    """Have Tune run trials until the searcher says that it is enough."""
+    from ray import tune
+
+    from gs_search.search.searcher import SearchStopped, StudyCallback, StudySearcher
+    from gs_search.search.worker import TrialWorker
+
+    baselines = Baselines.read(run.folder)
+    where = standing(run.database, baselines, run.total, plan.workers)
+    run.database.study.set_user_attr("run", {"total": run.total, "workers": plan.workers})
+    run.progress.note(
+        f"{run.total - where.done} trials to go, {plan.workers} at once on {plan.device}; results in {run.folder.path}"
+    )
+    run.progress.start(where.done, run.total)
+
+    def on_finish(record: dict[str, Any]) -> None:
+        run.progress.trial(record, standing(run.database, baselines, run.total, plan.workers))
+
+    searcher = StudySearcher(
+        run.database, total=run.total, deadline=run.deadline, interrupted=interrupted, on_finish=on_finish
+    )
+    try:
+        tune.run(
+            TrialWorker,
+            name="trials",
+            config={"folder": str(run.folder.path.resolve()), "function": run.trial_function},
+            search_alg=searcher,
+            num_samples=-1,
+            max_concurrent_trials=plan.workers,
+            resources_per_trial=plan.resources,
+            max_failures=INFRASTRUCTURE_RETRIES,
+            # A worker that stays spares every trial but its first the seconds of importing torch.
+            reuse_actors=True,
+            callbacks=[StudyCallback(searcher, run.progress.note)],
+            storage_path=str(scratch / "tune"),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+    except SearchStopped:
+        pass
+    if searcher.error is not None:
+        raise searcher.error
+    if interrupted():
+        return "interrupted"
+    return "out_of_time" if searcher.out_of_time else "finished"
+
+
+class _Interruption:
+    """Turns SIGINT and SIGTERM into a request, and one that comes much later into KeyboardInterrupt."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    # Stopping takes two seconds; an impatient second Ctrl-C must not cut that short, only a stop that hangs.
+    PATIENCE_S = 5.0
+
+    def __init__(self, progress: Progress) -> None:
+        self._asked_at: float | None = None
+        self._progress = progress
+
+    def __call__(self) -> bool:
+        return self._asked_at is not None
+
+    def listen(self) -> None:
+        """Install the handlers; only the main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self._progress.note("stopping; what is finished is kept")
+        elif time.monotonic() - self._asked_at > self.PATIENCE_S:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruption(progress: Progress) -> Iterator[_Interruption]:
+    interruption = _Interruption(progress)
+    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    interruption.listen()
+    try:
+        yield interruption
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _summary(
+    database: StudyDatabase, folder: RunFolder, total: int, before: int, ending: str, seconds: float
+) -> StudySummary:
+    where = standing(database, Baselines.read(folder), total, 1)
+    states = {state.name: 0 for state in TrialState}
+    for trial in database.trials():
+        states[trial.state.name] += 1
+    return StudySummary(
+        study=database.config.study,
+        total=total,
+        finished=where.done,
+        states=states,
+        front=where.front,
+        hypervolume=where.hypervolume,
+        seconds=round(seconds, 1),
+        new=where.done - before,
+        ending=ending,
+    )

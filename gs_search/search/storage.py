@@ -1,0 +1,122 @@
+"""Where a study is kept: SQLite in the run folder, or a database that a URL names."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import optuna
+
+from gs_search.errors import BadInput, GsSearchError
+from gs_search.front import OBJECTIVES
+
+__all__ = ["NoStudyYet", "check_file", "open_study", "patiently", "quiet"]
+
+PATIENCE_S = 60.0
+"""How long a database that cannot be written is waited for."""
+
+T = TypeVar("T")
+
+
+class NoStudyYet(BadInput):
+    """The database is there, or about to be, but not the study."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's notes about experimental features off the screen; errors are exceptions anyway."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def check_file(path: Path) -> None:
+    """Refuse a SQLite file that is damaged, before anything is built on it."""
+    if not path.exists():
+        return
+    try:
+        uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
+            verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    if path.stat().st_size == 0:
+        verdict = "it is empty"
+    if verdict != "ok":
+        raise BadInput(
+            f"{path}: the study database is damaged ({' '.join(verdict.split())}); restore a copy of it, or "
+            "start in another folder with --out (trials/ still has every result)"
+        )
+
+
+def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optuna.Study:
+    """Open the study ``name``, making it unless ``read_only``.
+
+    Args:
+        where: a SQLite file, or an SQLAlchemy URL.
+
+    Raises:
+        NoStudyYet: ``read_only``, and there is none.
+        BadInput: the database cannot be reached, or the study is of another kind.
+    """
+    directions = [optuna.study.StudyDirection.MINIMIZE] * len(OBJECTIVES)
+    with quiet():
+        try:
+            url, options = _engine(where)
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=read_only)
+            if read_only:
+                study = optuna.load_study(study_name=name, storage=storage)
+            else:
+                study = optuna.create_study(
+                    study_name=name, storage=storage, directions=directions, load_if_exists=True
+                )
+        except KeyError:
+            raise NoStudyYet(f"the database holds no study {name!r}") from None
+        except Exception as error:
+            # SQLAlchemy quotes the URL, password and all, in some of its messages.
+            reason = type(error).__name__ if isinstance(where, str) else (str(error).splitlines() or [""])[0]
+            raise BadInput(f"the study database cannot be opened: {reason}") from None
+        if study.directions != directions:
+            raise BadInput(
+                f"study {name!r} in the database is of another kind ({len(study.directions)} objectives; "
+                f"this one minimises {len(OBJECTIVES)}); rename the study or use another database"
+            )
+        if not read_only and study.metric_names is None:
+            study.set_metric_names(list(OBJECTIVES))
+    return study
+
+
+def _engine(where: Path | str) -> tuple[str, dict[str, Any]]:
+    """URL and options of the engine behind a study."""
+    if isinstance(where, str):
+        return where, {}
+    path = where.resolve()
+    # A connection made here and no path in the URL, where ``{``, ``?``, ``#`` and ``%`` would mean something.
+    return "sqlite:///study.db", {"creator": lambda: _connect(path)}
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=60, check_same_thread=False)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do ``action``, again while the database cannot be reached; after a minute of that, GsSearchError."""
+    start, pause = time.monotonic(), 0.1
+    while True:
+        try:
+            return action()
+        except optuna.exceptions.StorageInternalError as error:
+            if time.monotonic() - start > PATIENCE_S:
+                raise GsSearchError(
+                    f"the study database could not be reached for {PATIENCE_S:g} s; finished results are "
+                    "safe in trials/, and the same command goes on from there once it can be"
+                ) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)

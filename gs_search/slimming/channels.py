@@ -1,0 +1,336 @@
+"""Groups of coupled channels: what can be pruned together, and what it costs.
+
+The dependency graph is traced by torch-pruning (Fang et al., CVPR 2023). A *group* is a set of channels that
+live or die together in every layer that writes or reads them: the residual stream is one, the inner width of a
+residual block is another. ``ChannelGraph`` also knows each layer's multiply-adds as a function of the channels
+that are alive, counted as fvcore counts them, so that a sparsity target needs no forward pass.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gs_search.errors import UnsupportedNetwork
+from gs_search.networks.resnet import ResidualBlock
+from gs_search.settings import GROUPS
+from gs_search.slimming.layers import NORMS, SlimConv, convolutions, norms
+
+__all__ = ["Alive", "ChannelGraph", "ChannelGroup", "Layer", "Slot", "trace"]
+
+FVCORE_PER_VALUE = {nn.InstanceNorm2d: 5.0, nn.BatchNorm2d: 2.0}
+"""What fvcore counts for one value that passes an affine norm in evaluation."""
+
+Alive = dict[str, np.ndarray]
+"""Group name to a mask of its channels, True where alive."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place where a group's channels appear.
+
+    Attributes:
+        module: name of the convolution or norm.
+        role: ``out`` or ``in`` of a convolution, or ``norm``.
+        positions: channels of the module, each belonging to the group's channel of ``channels``.
+        channels: same length as ``positions``.
+    """
+
+    module: str
+    role: str
+    positions: np.ndarray
+    channels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that live or die together.
+
+    Attributes:
+        name: name of the first convolution that writes them.
+        size: how many channels.
+        slots: every place that writes, scales or reads them.
+        layers: the layer group (``stem`` .. ``head``) of the first convolution that writes them.
+        inner: whether a single convolution writes them: the paper's choice of what may be pruned.
+        block: name of the residual block that may vanish if all of them die, or None.
+    """
+
+    name: str
+    size: int
+    slots: tuple[Slot, ...]
+    layers: str
+    inner: bool
+    block: str | None
+
+    def scales(self, network: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter | None, Slot]]:
+        """The group's prunable scales in ``network``: (scale, shift or None, where), norms and gates alike."""
+        found: list[tuple[nn.Parameter, nn.Parameter | None, Slot]] = []
+        for slot in self.slots:
+            module: Any = network.get_submodule(slot.module)
+            if slot.role == "norm":
+                found.append((module.weight, module.bias, slot))
+            elif slot.role == "out" and module.gate is not None:
+                found.append((module.gate, None, slot))
+        return found
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution as the cost model and the per-group settings see it.
+
+    Attributes:
+        macs_per_pair: multiply-adds for one (input channel, output channel) pair.
+        norm_macs: fvcore's count of the norms behind it, for one output channel.
+    """
+
+    name: str
+    group: str
+    inputs: int
+    outputs: int
+    macs_per_pair: float
+    depthwise: bool
+    upsampling: float
+    """Multiply-adds at the output's size over those at the input's (transposed convolutions; else 1)."""
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """All prunable groups and all layers of a generator, for one size of pictures."""
+
+    groups: dict[str, ChannelGroup]
+    layers: dict[str, Layer]
+    norm_macs: dict[str, float]
+    """Norm to fvcore's count for one channel."""
+    norm_widths: dict[str, int]
+    image_px: int
+    _members: dict[tuple[str, str], list[tuple[str, Slot]]] = field(repr=False)
+
+    def all_alive(self) -> Alive:
+        return {name: np.ones(group.size, dtype=bool) for name, group in self.groups.items()}
+
+    def kept(self, alive: Alive, module: str, role: str, width: int) -> np.ndarray:
+        """Mask over the module's ``width`` channels in that role (True where no group reaches)."""
+        mask = np.ones(width, dtype=bool)
+        for group, slot in self._members.get((module, role), []):
+            mask[slot.positions] = alive[group][slot.channels]
+        return mask
+
+    def macs(self, alive: Alive) -> float:
+        """fvcore's count of the extracted network (multiply-adds of convolutions plus its norm count)."""
+        total = 0.0
+        for name, layer in self.layers.items():
+            outputs = self._count(alive, name, "out", layer.outputs)
+            inputs = 1 if layer.depthwise else self._count(alive, name, "in", layer.inputs)
+            total += layer.macs_per_pair * inputs * outputs
+        vanished = tuple(f"{g.block}." for n, g in self.groups.items() if g.block and not alive[n].any())
+        for name, each in self.norm_macs.items():
+            if vanished and name.startswith(vanished):
+                continue
+            total += each * self._count(alive, name, "norm", self.norm_widths[name])
+        return total
+
+    def _count(self, alive: Alive, module: str, role: str, width: int) -> int:
+        for group, slot in self._members.get((module, role), []):
+            width += int(alive[group][slot.channels].sum()) - len(slot.channels)
+        return width
+
+
+def trace(network: nn.Module, image_px: int) -> ChannelGraph:
+    """Trace a slimmable network once at ``image_px`` and add the gates that it needs.
+
+    Raises:
+        UnsupportedNetwork: no convolutions, or the graph cannot be traced; the message names the layer.
+    """
+    layers = convolutions(network)
+    if not layers:
+        raise UnsupportedNetwork("the generator has no Conv2d or ConvTranspose2d layer, so nothing can be slimmed")
+    device = next(network.parameters()).device
+    picture = torch.zeros(1, 3, image_px, image_px, device=device)
+    sizes = _sizes(network, picture)
+    described = _describe(layers, sizes)
+    groups = {}
+    for group in _coupled(network, layers, picture, described):
+        groups[group.name] = group
+    normed = sizes.normed
+    for group in groups.values():
+        for slot in group.slots:
+            if slot.role == "out" and slot.module not in normed and layers[slot.module].gate is None:
+                layers[slot.module].add_gate()
+    members: dict[tuple[str, str], list[tuple[str, Slot]]] = {}
+    for group in groups.values():
+        for slot in group.slots:
+            members.setdefault((slot.module, slot.role), []).append((group.name, slot))
+    scaled = {name: module for name, module in norms(network).items() if name in sizes.norm_area}
+    norm_macs = {n: FVCORE_PER_VALUE[type(module)] * sizes.norm_area[n] for n, module in scaled.items()}
+    norm_widths = {name: module.num_features for name, module in scaled.items()}
+    return ChannelGraph(groups, described, norm_macs, norm_widths, image_px, members)
+
+
+class _Sizes:
+    """What one forward pass tells about every layer."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.area: dict[str, tuple[int, int]] = {}
+        self.norm_area: dict[str, int] = {}
+        self.normed: set[str] = set()
+        self.producer: dict[int, str] = {}
+        self.held: list[Tensor] = []
+
+
+def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
+    seen = _Sizes()
+    names = {module: name for name, module in network.named_modules()}
+    handles = []
+
+    def after_conv(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        name = names[module]
+        if name not in seen.area:
+            seen.order.append(name)
+        seen.area[name] = (inputs[0].shape[-2] * inputs[0].shape[-1], output.shape[-2] * output.shape[-1])
+        seen.producer[id(output)] = name
+        seen.held.append(output)  # so that no later tensor gets the same id
+
+    def after_norm(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.norm_area[names[module]] = output.shape[-2] * output.shape[-1]
+        if id(inputs[0]) in seen.producer:
+            seen.normed.add(seen.producer[id(inputs[0])])
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            handles.append(module.register_forward_hook(after_conv))
+        elif isinstance(module, NORMS):
+            handles.append(module.register_forward_hook(after_norm))
+    try:
+        with torch.no_grad():
+            network(picture)
+    except RuntimeError as error:
+        raise UnsupportedNetwork(f"the generator fails on a 1 x 3 x {picture.shape[-1]} picture: {error}") from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _describe(layers: Mapping[str, SlimConv], sizes: _Sizes) -> dict[str, Layer]:
+    """Cost and layer group: ``down`` up to the smallest picture, ``body`` at it, ``up`` after it."""
+    smallest = min(out for _, out in sizes.area.values())
+    first_small = next(i for i, name in enumerate(sizes.order) if sizes.area[name][1] == smallest)
+    described = {}
+    for index, name in enumerate(sizes.order):
+        module = layers[name]
+        area_in, area_out = sizes.area[name]
+        if index == 0 or index == len(sizes.order) - 1:
+            group = GROUPS[0] if index == 0 else GROUPS[-1]
+        elif area_out == smallest and index > first_small:
+            group = "body"
+        else:
+            group = "down" if index <= first_small else "up"
+        transposed = isinstance(module, nn.ConvTranspose2d)
+        inputs, outputs = module.in_channels, module.out_channels
+        depthwise = module.groups > 1
+        if depthwise and not module.groups == inputs == outputs:
+            raise UnsupportedNetwork(
+                f"layer {name}: grouped convolutions other than depthwise ones cannot be slimmed yet "
+                f"(groups={module.groups}, {inputs} -> {outputs} channels)"
+            )
+        kernel = module.kernel_size[0] * module.kernel_size[1]
+        described[name] = Layer(
+            name=name,
+            group=group,
+            inputs=inputs,
+            outputs=outputs,
+            macs_per_pair=float((area_in if transposed else area_out) * kernel),
+            depthwise=depthwise,
+            upsampling=area_out / area_in if transposed else 1.0,
+        )
+    return described
+
+
+def _coupled(
+    network: nn.Module, layers: Mapping[str, SlimConv], picture: Tensor, described: Mapping[str, Layer]
+) -> list[ChannelGroup]:
+    import torch_pruning
+
+    graph = torch_pruning.DependencyGraph()
+    flags = [p.requires_grad for p in network.parameters()]
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph.build_dependency(network, example_inputs=picture, verbose=False)
+    except Exception as error:  # the library raises whatever the network's own forward or its tracing raise
+        raise UnsupportedNetwork(f"the generator's channels cannot be traced: {error}") from None
+    finally:
+        for parameter, flag in zip(network.parameters(), flags, strict=True):
+            parameter.requires_grad_(flag)
+    names = {module: name for name, module in network.named_modules()}
+    order = list(described)
+    groups, written = [], set()
+    for root in order:
+        if root in written or described[root].depthwise:
+            continue
+        prune = graph.get_pruner_of_module(layers[root]).prune_out_channels
+        found = graph.get_pruning_group(layers[root], prune, list(range(described[root].outputs)))
+        slots: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        foreign = False
+        for item in found:
+            module = item.dep.target.module
+            if isinstance(module, nn.Parameter):
+                foreign = True
+            if module not in names or not isinstance(module, nn.Module):
+                continue
+            name = names[module]
+            if name in layers:
+                roles = ["out"] if graph.is_out_channel_pruning_fn(item.dep.handler) else ["in"]
+                if described[name].depthwise:
+                    roles = ["out", "in"]
+            elif isinstance(module, NORMS):
+                roles = ["norm"]
+            elif any(True for _ in module.parameters(recurse=False)):
+                foreign = True  # a layer with weights that we do not know how to slice
+                continue
+            else:
+                continue
+            for role in roles:
+                positions, channels = slots.setdefault((name, role), ([], []))
+                if role in ("in", "out", "norm") and not set(item.idxs) <= set(positions):
+                    positions.extend(item.idxs)
+                    channels.extend(item.root_idxs)
+        writers = [name for name, role in slots if role == "out" and not described[name].depthwise]
+        written.update(writers)
+        readers = [name for name, role in slots if role == "in" and not described[name].depthwise]
+        if foreign or not readers:  # nothing reads them: the picture itself
+            continue
+        block = _residual_block(network, writers)
+        groups.append(
+            ChannelGroup(
+                name=root,
+                size=described[root].outputs,
+                slots=tuple(
+                    Slot(name, role, np.asarray(positions), np.asarray(channels))
+                    for (name, role), (positions, channels) in slots.items()
+                ),
+                layers=described[root].group,
+                inner=len(writers) == 1,
+                block=block,
+            )
+        )
+    return groups
+
+
+def _residual_block(network: nn.Module, writers: list[str]) -> str | None:
+    """Name of the residual block whose first convolution is the only writer."""
+    if len(writers) != 1:
+        return None
+    name = writers[0].rpartition(".branch.")[0]
+    if name and isinstance(network.get_submodule(name), ResidualBlock) and writers[0] == f"{name}.branch.1":
+        return name
+    return None

@@ -1,0 +1,151 @@
+"""Quantizers of weights and activations with straight-through gradients and learned ranges.
+
+Weights: symmetric, one range per output channel, ``2^b - 1`` levels. Activations (the inputs of convolutions):
+one range per layer, ``2^b`` codes, unsigned where the stream cannot be negative and signed where it can. The
+range is learned by the gradient of LSQ (Esser et al., ICLR 2020), which here is plain autograd through a
+rounding whose own gradient is one. A range is stored as ``base * (1 + change)``: ``change`` is what is learned,
+so that one learning rate suits ranges of every size, and sliced channels keep their ranges to the last bit.
+
+The reference code rounds weights per tensor, so that slicing a layer changes the other channels' codes; clamps
+signed streams to [0, 4]; and uses ``2^b + 1`` codes. See ``tests/slimming/test_traps.py``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "FLOAT_BITS",
+    "ActivationQuantizer",
+    "WeightQuantizer",
+    "best_activation_range",
+    "best_weight_range",
+]
+
+FLOAT_BITS = 32
+"""The bit-width that means "not quantized"."""
+
+SMALLEST_RANGE = 1e-8
+"""Range of a channel that holds nothing but zeros (the reference code stops there with an assertion)."""
+
+WEIGHT_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+ACTIVATION_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15)
+"""Shares of the largest magnitude tried as range; the one of least squared error is taken."""
+
+
+def _round(x: Tensor) -> Tensor:
+    """Round with the gradient of the identity."""
+    return x + (torch.round(x) - x).detach()
+
+
+class _Quantizer(nn.Module):
+    """Range, codes and fake quantization; subclasses say which codes exist and how the range broadcasts."""
+
+    base: Tensor
+
+    def __init__(self, bits: int, low: int, high: int, ranges: Tensor) -> None:
+        super().__init__()
+        if bits not in range(2, 9):
+            raise ValueError(f"bits must lie between 2 and 8 (or be 32 for float), not {bits}")
+        self.bits, self.low, self.high = bits, low, high
+        self.register_buffer("base", ranges.detach().clone().clamp_min(SMALLEST_RANGE) / high)
+        self.change = nn.Parameter(torch.zeros_like(self.base))
+
+    @property
+    def step(self) -> Tensor:
+        """Size of one code, always positive."""
+        return self.base * (1 + self.change.clamp(-0.9, 9.0))
+
+    def broadcast(self, step: Tensor) -> Tensor:
+        return step
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Integer codes of ``x`` as int16."""
+        scaled = x / self.broadcast(self.step.to(x.dtype))
+        return torch.round(scaled).clamp(self.low, self.high).to(torch.int16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake quantization: the values that the codes stand for, in ``x``'s type."""
+        step = self.broadcast(self.step.to(x.dtype))
+        return _round((x / step).clamp(self.low, self.high)) * step
+
+    @torch.no_grad()
+    def set_range(self, ranges: Tensor) -> None:
+        """Set the largest magnitude that has a code, and forget what was learned."""
+        self.base.copy_(ranges.clamp_min(SMALLEST_RANGE) / self.high)
+        self.change.zero_()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Fold what was learned into ``base``, so that the step is one stored number."""
+        self.base.copy_(self.step)
+        self.change.zero_()
+
+
+class WeightQuantizer(_Quantizer):
+    """``weight`` to its nearest of ``2^b - 1`` symmetric levels, one range for each output channel.
+
+    Args:
+        bits: 2 to 8.
+        ranges: largest magnitude with a code, one for each output channel.
+        axis: dimension of the output channels in the weight (0; 1 for transposed convolutions).
+    """
+
+    def __init__(self, bits: int, ranges: Tensor, axis: int = 0) -> None:
+        high = 2 ** (bits - 1) - 1
+        super().__init__(bits, -high, high, ranges)
+        self.axis = axis
+
+    def broadcast(self, step: Tensor) -> Tensor:
+        return step.view(-1, 1, 1, 1) if self.axis == 0 else step.view(1, -1, 1, 1)
+
+    def keep(self, channels: Tensor) -> None:
+        """Drop all output channels but ``channels``."""
+        self.base = self.base[channels].clone()
+        self.change = nn.Parameter(self.change.data[channels].clone())
+
+
+class ActivationQuantizer(_Quantizer):
+    """A stream to its nearest of ``2^b`` codes with one range.
+
+    Args:
+        bits: 2 to 8.
+        range_: largest magnitude with a code (scalar tensor).
+        signed: codes -2^(b-1) .. 2^(b-1) - 1, else 0 .. 2^b - 1.
+    """
+
+    def __init__(self, bits: int, range_: Tensor, *, signed: bool) -> None:
+        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        super().__init__(bits, low, high, range_.reshape(()))
+        self.signed = signed
+
+
+@torch.no_grad()
+def best_weight_range(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
+    """Per-channel range of least squared rounding error among ``WEIGHT_CLIPS`` of the largest magnitude."""
+    rows = weight.transpose(0, axis).reshape(weight.shape[axis], -1)
+    largest = rows.abs().amax(dim=1).clamp_min(SMALLEST_RANGE)
+    high = 2 ** (bits - 1) - 1
+    return _least_error(rows, largest, -high, high, WEIGHT_CLIPS)
+
+
+@torch.no_grad()
+def best_activation_range(sample: Tensor, bits: int, *, signed: bool) -> Tensor:
+    """Range of least squared rounding error of a sample of the stream (any shape), as a scalar tensor."""
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    row = sample.reshape(1, -1).float()
+    largest = row.abs().amax(dim=1).clamp_min(SMALLEST_RANGE)
+    return _least_error(row, largest, low, high, ACTIVATION_CLIPS).reshape(())
+
+
+def _least_error(rows: Tensor, largest: Tensor, low: int, high: int, clips: tuple[float, ...]) -> Tensor:
+    best = largest.clone()
+    least = torch.full_like(largest, torch.inf)
+    for clip in clips:
+        ranges = largest * clip
+        step = (ranges / high)[:, None]
+        error = (torch.round(rows / step).clamp(low, high) * step - rows).square().sum(dim=1)
+        better = error < least
+        best, least = torch.where(better, ranges, best), torch.where(better, error, least)
+    return best

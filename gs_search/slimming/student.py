@@ -1,0 +1,179 @@
+"""The small network as a file: every weight packed at its bit-width, and nothing else.
+
+A student is a ``.safetensors`` of packed tensors whose bytes are the ``size_mb`` of a trial: codes of ``b`` bits an
+element, one float32 step for each output channel, float32 norms and biases. Its metadata say how to build the
+network again; loading gives the same codes, steps and pictures to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from gs_search.errors import CheckpointError
+from gs_search.networks import Architecture, build, read_tensors
+from gs_search.networks.resnet import ResidualBlock
+from gs_search.slimming.extract import ChannelConstant, resize_conv_, resize_norm_
+from gs_search.slimming.layers import SlimConv, convolutions, norms, slimmable
+from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
+
+__all__ = ["StudentLayer", "load_student", "pack", "pack_codes", "save_student", "unpack_codes"]
+
+FORMAT = "gs-search student 1"
+
+
+@dataclass(frozen=True)
+class StudentLayer:
+    """How one convolution is stored: its weight's shape, its bits (32: float), its input's sign."""
+
+    name: str
+    shape: list[int]
+    weight_bits: int
+    activation_bits: int
+    signed: bool
+
+
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """Pack signed symmetric codes, ``bits`` bits an element, most significant bit first, into bytes (1-D)."""
+    high = 2 ** (bits - 1) - 1
+    unsigned = (codes.cpu().numpy().astype(np.int16).ravel() + high).astype(np.uint8)
+    spread = np.unpackbits(unsigned[:, None], axis=1)[:, 8 - bits :]
+    return torch.from_numpy(np.packbits(spread.ravel()))
+
+
+def unpack_codes(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
+    """Invert ``pack_codes``; int16 codes of ``shape``."""
+    count = int(np.prod(shape))
+    spread = np.unpackbits(packed.cpu().numpy())[: count * bits].reshape(count, bits)
+    full = np.concatenate([np.zeros((count, 8 - bits), dtype=np.uint8), spread], axis=1)
+    codes = np.packbits(full, axis=1).ravel().astype(np.int16) - (2 ** (bits - 1) - 1)
+    return torch.from_numpy(codes.reshape(shape))
+
+
+@torch.no_grad()
+def pack(student: nn.Module) -> tuple[dict[str, Tensor], list[StudentLayer]]:
+    """All tensors of an extracted student as they are stored, and the description of its convolutions."""
+    tensors: dict[str, Tensor] = {}
+    layers = []
+    for name, conv in convolutions(student).items():
+        weights, inputs = conv.weight_quantizer, conv.input_quantizer
+        if weights is None:
+            tensors[f"{name}.weight"] = conv.weight.detach().float()
+        else:
+            tensors[f"{name}.weight.codes"] = pack_codes(weights.codes(conv.weight), weights.bits)
+            tensors[f"{name}.weight.step"] = weights.step.detach().float()
+        if inputs is not None:
+            tensors[f"{name}.input.step"] = inputs.step.detach().float().reshape(1)
+        for extra in ("bias", "gate"):
+            if getattr(conv, extra) is not None:
+                tensors[f"{name}.{extra}"] = getattr(conv, extra).detach().float()
+        layers.append(
+            StudentLayer(
+                name=name,
+                shape=list(conv.weight.shape),
+                weight_bits=weights.bits if weights is not None else FLOAT_BITS,
+                activation_bits=inputs.bits if inputs is not None else FLOAT_BITS,
+                signed=inputs.signed if inputs is not None else True,
+            )
+        )
+    for name, module in student.named_modules():
+        own = {}
+        if isinstance(module, ChannelConstant):
+            own = {"shift": module.shift}
+        elif name in norms(student):
+            own = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+        tensors |= {f"{name}.{key}": value.detach().float() for key, value in own.items()}
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, layers
+
+
+def save_student(path: Path, student: nn.Module, architecture: Architecture | None, **notes: str) -> dict[str, Tensor]:
+    """Write a student atomically and return the tensors that were written.
+
+    Args:
+        architecture: of the teacher; None for a generator of one's own, which ``load_student`` then must be given.
+        notes: further text metadata.
+    """
+    tensors, layers = pack(student)
+    described: dict[str, Any] = {"format": FORMAT, "layers": [asdict(layer) for layer in layers], **notes}
+    if architecture is not None:
+        described["architecture"] = architecture.to_json()
+    # One key, because safetensors writes several in no fixed order, and equal students are to be equal files.
+    metadata = {"student": json.dumps(described)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(save(tensors, metadata))
+    temporary.replace(path)
+    return tensors
+
+
+def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
+    """Build a student from its file, in evaluation mode, with its quantizers.
+
+    Args:
+        path: written by ``save_student``.
+        generator: the dense generator, for students of architectures that this package does not build.
+
+    Raises:
+        CheckpointError: not a student, damaged, or of another generator.
+    """
+    path = Path(path)
+    tensors, metadata = read_tensors(path)
+    described = json.loads(metadata.get("student", "{}"))
+    if described.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a student of this version (format {described.get('format')!r})")
+    if generator is None:
+        if "architecture" not in described:
+            raise CheckpointError(f"{path}: a student of a generator of one's own; pass that generator too")
+        generator = build(Architecture.from_json(described["architecture"]))
+    student = slimmable(generator)
+    layers = [StudentLayer(**fields) for fields in described["layers"]]
+    try:
+        _collapse(student, tensors)
+        for layer in layers:
+            _fill_conv(cast(Any, student.get_submodule(layer.name)), layer, tensors)
+        for name, norm in norms(student).items():
+            resize_norm_(norm, np.arange(norm.num_features) < len(tensors[f"{name}.weight"]))
+            wanted = [key for key, value in norm.state_dict().items() if value.is_floating_point()]
+            norm.load_state_dict({key: tensors[f"{name}.{key}"] for key in wanted}, strict=False)
+    except (KeyError, AttributeError, RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{path}: does not fit its generator or is damaged ({error})") from None
+    return student.eval().requires_grad_(False)
+
+
+def _collapse(student: nn.Module, tensors: dict[str, Tensor]) -> None:
+    for name in tensors:
+        if name.endswith(".branch.shift"):
+            block = cast(ResidualBlock, student.get_submodule(name.removesuffix(".branch.shift")))
+            block.branch = ChannelConstant(tensors[name])
+
+
+@torch.no_grad()
+def _fill_conv(conv: SlimConv, layer: StudentLayer, tensors: dict[str, Tensor]) -> None:
+    name, axis = layer.name, conv.out_axis
+    if f"{name}.gate" in tensors:
+        conv.add_gate()
+    outputs, inputs = layer.shape[axis], layer.shape[1 - axis]
+    full_in = inputs if conv.groups == 1 else outputs
+    resize_conv_(conv, np.arange(conv.in_channels) < full_in, np.arange(conv.num_outputs) < outputs)
+    if layer.weight_bits == FLOAT_BITS:
+        conv.weight.copy_(tensors[f"{name}.weight"])
+    else:
+        step = tensors[f"{name}.weight.step"]
+        quantizer = WeightQuantizer(layer.weight_bits, torch.ones_like(step), axis)
+        quantizer.base.copy_(step)
+        codes = unpack_codes(tensors[f"{name}.weight.codes"], layer.weight_bits, layer.shape)
+        conv.weight.copy_(codes.float() * quantizer.broadcast(step))
+        conv.weight_quantizer = quantizer
+    if layer.activation_bits != FLOAT_BITS:
+        conv.input_quantizer = ActivationQuantizer(layer.activation_bits, torch.ones(()), signed=layer.signed)
+        conv.input_quantizer.base.copy_(tensors[f"{name}.input.step"].reshape(()))
+    for extra in ("bias", "gate"):
+        if getattr(conv, extra) is not None:
+            getattr(conv, extra).copy_(tensors[f"{name}.{extra}"])

@@ -1,0 +1,257 @@
+"""One trial: slim the teacher at one point of the search space, measure the student, leave a folder.
+
+A trial's folder holds ``result.json``, ``curve.csv``, ``samples.png`` (input, teacher, student), the packed
+``student.safetensors`` and ``log.txt``. Everything is measured on the student as loaded back from its file. This
+module knows neither Ray nor Optuna.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import gs_search
+from gs_search.data.images import grid, to_uint8, write_png
+from gs_search.errors import BadInput, TrialFailed
+from gs_search.groundwork import SAMPLE_PICTURES, Groundwork, paint, prepare
+from gs_search.measure.features import inception_features
+from gs_search.measure.fid import frechet_distance
+from gs_search.measure.flops import count_flops
+from gs_search.measure.kid import kernel_distance
+from gs_search.measure.latency import latency_ms
+from gs_search.measure.psnr import psnr
+from gs_search.measure.size import packed_mb
+from gs_search.settings import Point, settings_from_point
+from gs_search.slimming.layers import convolutions
+from gs_search.slimming.recipe import slim
+from gs_search.slimming.repair import RepairTargets, record_targets
+from gs_search.slimming.student import load_student, save_student
+
+if TYPE_CHECKING:
+    from gs_search.config import StudyConfig
+    from gs_search.runfolder import RunFolder
+
+__all__ = ["TrialResult", "dump_images", "prepare", "run_trial"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A finished trial: its numbers, as ``result.json`` has them."""
+
+    record: dict[str, Any]
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """``fid``, ``gflops``, ``size_mb``, in this order; all are minimised."""
+        return dict(self.record["objectives"])
+
+    def to_json(self) -> dict[str, Any]:
+        return self.record
+
+
+def run_trial(
+    point: Point,
+    config: StudyConfig,
+    folder: RunFolder,
+    *,
+    number: int,
+    seed: int,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+) -> TrialResult:
+    """Run one trial and write its folder; ``result.json`` comes last, so that it vouches for the rest.
+
+    On a CPU the same point and seed give the same files, bit for bit, times and memory aside.
+
+    Raises:
+        TrialFailed: with the cause; the folder then holds ``log.txt`` and whatever was finished.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    place = folder.trial(number)
+    place.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(f"{time.monotonic() - clock:8.1f} s  {line}")
+        folder.write_text(place / "log.txt", "\n".join(lines) + "\n")
+
+    try:
+        record = _run(point, config, folder, place, number, seed, log, on_progress)
+    except TrialFailed as failure:
+        log(f"failed ({failure.cause}): {failure}")
+        raise
+    except torch.OutOfMemoryError as error:
+        log(f"failed (out_of_memory): {error}")
+        raise TrialFailed("out_of_memory", str(error).splitlines()[0]) from error
+    record |= {
+        "seconds": round(time.monotonic() - clock, 3),
+        "peak_memory_mb": _peak_memory_mb(),
+        "started": started.isoformat(timespec="seconds"),
+    }
+    log("done")
+    folder.write_json(place / "result.json", record)
+    return TrialResult(record)
+
+
+def _run(
+    point: Point,
+    config: StudyConfig,
+    folder: RunFolder,
+    place: Path,
+    number: int,
+    seed: int,
+    log: Callable[[str], None],
+    on_progress: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, Any]:
+    settings = settings_from_point(point, config.settings)
+    ground = Groundwork.of(folder, config)
+    if ground.device.type == "cpu":
+        torch.set_num_threads(1)
+    log(f"point {dict(point)}, seed {seed}, learning rates x {ground.rate_factor:g}")
+    repaired: dict[str, float] = {}
+
+    def look(student: nn.Module) -> None:
+        repaired["psnr"] = psnr(paint(student.eval(), ground.validation[:16]), ground.validation_outputs[:16])
+        log(f"repaired, before any step: {repaired['psnr']:.2f} dB to the teacher on 16 pictures")
+
+    slimmed = slim(
+        ground.teacher,
+        settings,
+        ground.lessons,
+        _targets(ground, settings.repair_pictures),
+        seed=seed,
+        rate_factor=ground.rate_factor,
+        real=ground.real(seed),
+        on_progress=on_progress,
+        on_repaired=look,
+    )
+    log(f"trained; {slimmed.macs_share:.3f} of the multiply-adds")
+    tensors = save_student(place / "student.safetensors", slimmed.network, ground.architecture)
+    student = load_student(place / "student.safetensors").to(ground.device)
+    painted = paint(student, ground.validation)
+    if not torch.isfinite(painted).all():
+        raise TrialFailed("nan", "the student paints pictures that are not numbers")
+    features = inception_features(to_uint8(painted), model=ground.inception)
+    fid = frechet_distance(features, ground.reference)
+    flops = count_flops(student, config.image_px)
+    log(f"FID {fid:.2f}")
+    folder.write_text(place / "curve.csv", _csv(slimmed.curve))
+    _write_samples(place / "samples.png", ground, painted)
+    return {
+        "schema": SCHEMA,
+        "study": config.study,
+        "number": number,
+        "state": "COMPLETE",
+        "cause": None,
+        "message": None,
+        "point": dict(point),
+        "key": config.space.key(point),
+        "seed": seed,
+        "objectives": {"fid": fid, "gflops": flops.macs / 1e9, "size_mb": packed_mb(tensors)},
+        "kid": kernel_distance(features, ground.reference.features).full,
+        "psnr_to_teacher": psnr(painted, ground.validation_outputs),
+        "psnr_before_training": repaired.get("psnr"),
+        "macs": flops.macs,
+        "macs_paper": flops.macs_paper,
+        "params": sum(p.numel() for p in slimmed.network.parameters()),
+        "latency_ms": latency_ms(student, config.image_px, repeats=config.measure.latency_repeats),
+        "layers": _layers(ground, student),
+        "parity": slimmed.parity.to_json(),
+        "steps": settings.steps,
+        "protocol": ground.baselines["protocol"]["id"],
+        "versions": {
+            "gs_search": gs_search.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[str, int]:
+    """Write what FID compared as PNG: ``out/reference/`` and ``out/<number>/``, for ``python -m pytorch_fid``.
+
+    Returns:
+        name of each folder to the number of pictures in it.
+
+    Raises:
+        BadInput: a trial has no student, or the study was not prepared.
+    """
+    from gs_search.config import load_resolved
+
+    if not (folder.teacher / "baselines.json").is_file():
+        raise BadInput(f"{folder.path}: this study has not been prepared yet; start it with gs-search run")
+    ground = Groundwork.of(folder, load_resolved(folder.resolved_yaml))
+    if ground.device.type == "cpu":
+        torch.set_num_threads(1)  # another number of threads adds up in another order, and a pixel may turn
+    sets = {"reference": torch.from_numpy(np.load(folder.teacher / "reference_pictures.npy"))}
+    for number in numbers:
+        file = folder.trial(number) / "student.safetensors"
+        if not file.is_file():
+            raise BadInput(f"{file}: trial {number} left no student")
+        sets[str(number)] = to_uint8(paint(load_student(file).to(ground.device), ground.validation))
+    for name, pictures in sets.items():
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for index, picture in enumerate(pictures):
+            write_png(out / name / f"{index:04d}.png", picture)
+    return {name: len(pictures) for name, pictures in sets.items()}
+
+
+def _targets(ground: Groundwork, pictures: int) -> RepairTargets:
+    """The study's targets, or new ones where a point asks for another number of pictures."""
+    if pictures == len(ground.targets.pictures):
+        return ground.targets
+    inputs = ground.lessons.batch(range(min(pictures, len(ground.lessons))), ground.device).inputs
+    return record_targets(ground.teacher.network, inputs)
+
+
+def _layers(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
+    kept = convolutions(student)
+    rows = []
+    for layer in ground.teacher.graph.layers.values():
+        conv = kept.get(layer.name)
+        weights, inputs = (conv.weight_quantizer, conv.input_quantizer) if conv is not None else (None, None)
+        rows.append(
+            {
+                "name": layer.name,
+                "group": layer.group,
+                "width": conv.out_channels if conv is not None else 0,
+                "full_width": layer.outputs,
+                "weight_bits": weights.bits if weights is not None else 32,
+                "activation_bits": inputs.bits if inputs is not None else 32,
+            }
+        )
+    return rows
+
+
+def _write_samples(path: Path, ground: Groundwork, painted: Tensor) -> None:
+    rows = [ground.validation, to_uint8(ground.validation_outputs), to_uint8(painted)]
+    write_png(path, grid([row[:SAMPLE_PICTURES] for row in rows]))
+
+
+def _csv(curve: list[dict[str, Any]]) -> str:
+    names: list[str] = list(dict.fromkeys(name for row in curve for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(curve)
+    return text.getvalue()
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process so far, in 10^6 bytes (with warm workers: of its trials so far)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gs_search.data import images
+from gs_search.data.images import check_header, from_uint8, grid, read_image, to_uint8, write_png
+from gs_search.errors import DataError
+
+
+def test_every_byte_survives_the_way_through_floats() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(every)), every)
+    assert from_uint8(every)[[0, 255]].tolist() == [-1.0, 1.0]
+
+
+def test_to_uint8_rounds_half_up_and_clamps() -> None:
+    values = torch.tensor([-9.0, -1.0, 0.5 / 127.5 - 1, 0.0, 1.0, 1.7])
+    assert to_uint8(values).tolist() == [0, 0, 1, 128, 255, 255]
+
+
+def test_png_round_trip(tmp_path: Path) -> None:
+    picture = torch.randint(0, 256, (3, 17, 23), dtype=torch.uint8)
+    write_png(tmp_path / "x.png", picture)
+    assert torch.equal(images.image_to_tensor(read_image(tmp_path / "x.png")), picture)
+
+
+def test_grid_places_pictures_between_gutters() -> None:
+    rows = [torch.full((3, 3, 4, 5), 10, dtype=torch.uint8), torch.full((2, 3, 4, 5), 20, dtype=torch.uint8)]
+    sheet = grid(rows, gutter=2)
+    assert sheet.shape == (3, 10, 19)
+    assert (sheet[:, :4, :5] == 10).all() and (sheet[:, 6:, 7:12] == 20).all()
+    assert (sheet[:, 4:6] == 255).all() and (sheet[:, 6:, 14:] == 255).all()
+
+
+def _colour(path: Path) -> tuple[int, ...]:
+    image = read_image(path)
+    assert image.mode == "RGB"
+    return tuple(image.getpixel((5, 5)))  # type: ignore[arg-type]
+
+
+# mode, value of all pixels, file suffix, RGB expected
+MODES = [
+    ("RGB", (10, 200, 30), ".png", (10, 200, 30)),
+    ("L", 77, ".png", (77, 77, 77)),
+    ("1", 1, ".png", (255, 255, 255)),
+    ("LA", (40, 0), ".png", (255, 255, 255)),
+    ("RGBA", (200, 0, 0, 255), ".png", (200, 0, 0)),
+    ("RGBA", (200, 0, 0, 0), ".png", (255, 255, 255)),
+    ("CMYK", (0, 0, 0, 255), ".tif", (0, 0, 0)),
+    ("CMYK", (0, 0, 0, 0), ".tif", (255, 255, 255)),
+    ("I;16", 65535, ".png", (255, 255, 255)),
+    ("I;16", 257 * 90, ".tif", (90, 90, 90)),
+    ("I;16", 200, ".png", (1, 1, 1)),
+    ("F", 0.5, ".tif", (128, 128, 128)),
+    ("F", 90.0, ".tif", (90, 90, 90)),
+]
+
+
+@pytest.mark.parametrize(("mode", "value", "suffix", "expected"), MODES)
+def test_any_mode_becomes_rgb(tmp_path: Path, mode: str, value: object, suffix: str, expected: tuple[int, ...]) -> None:
+    path = tmp_path / f"x{suffix}"
+    if mode == "I;16":
+        Image.fromarray(np.full((20, 20), value, np.uint16)).save(path)
+    else:
+        Image.new(mode, (20, 20), value).save(path)  # type: ignore[arg-type]
+    assert _colour(path) == expected
+
+
+def test_palette_with_transparent_colour(tmp_path: Path) -> None:
+    image = Image.new("P", (20, 20), 1)
+    image.putpalette([0, 0, 0, 9, 99, 199])
+    image.save(tmp_path / "opaque.gif")
+    assert _colour(tmp_path / "opaque.gif") == (9, 99, 199)
+    image.save(tmp_path / "clear.png", transparency=1)
+    assert _colour(tmp_path / "clear.png") == (255, 255, 255)
+
+
+def test_cmyk_jpeg_is_read(tmp_path: Path) -> None:
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "x.jpg")
+    red, green, blue = _colour(tmp_path / "x.jpg")
+    assert red > 240 and green < 15 and blue < 15
+
+
+def test_camera_orientation_is_applied(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 20), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "x.jpg", exif=exif)
+    assert read_image(tmp_path / "x.jpg").size == (20, 40)
+
+
+def test_large_jpeg_is_decoded_at_a_fraction(tmp_path: Path) -> None:
+    Image.new("RGB", (1600, 1200), "teal").save(tmp_path / "x.jpg")
+    width, height = read_image(tmp_path / "x.jpg", enough_px=128).size
+    assert 128 <= height < 1200 and width * 3 == height * 4
+
+
+def _truncated(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".tif", ".bmp"])
+def test_truncated_image_is_one_line_with_its_name(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut{suffix}"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(path)
+    _truncated(path)
+    with pytest.raises(DataError, match="cut") as caught:
+        read_image(path)
+    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00\x10JFIF"])
+def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.png: (not a readable|damaged)") as caught:
+        read_image(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such image"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 1)])
+def test_too_small_images_are_refused_by_their_header(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match=f"{size[0]} x {size[1]} pixels; images need at least 16"):
+        check_header(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("size", [(10_100, 10_000), (20_000, 20_000)])
+def test_too_large_images_are_refused_before_decoding(tmp_path: Path, size: tuple[int, int]) -> None:
+    # A small file that would unpack to hundreds of megabytes: one row repeated by hand.
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    data = b"IDAT" + zlib.compress(b"\0" * 100)
+    png += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "bomb.png").write_bytes(png)
+    with pytest.raises(DataError, match="larger than 100 megapixels"):
+        read_image(tmp_path / "bomb.png")

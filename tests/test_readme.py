@@ -1,0 +1,179 @@
+"""Runs what the README says: its commands as they stand, its study, its tables against the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from gs_search.cli import cli
+from gs_search.config import StudyConfig, load_study
+from tests.synthetic_run import write_run
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = 'pip install -c constraints.txt -e ".[offline,test]"'
+SHARED_OPTIONS = {"--json", "--debug"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block with its language and the ``<!-- ... -->`` mark on the line above, if any."""
+
+    mark: str
+    language: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    for found in re.finditer(r"(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)```", TEXT, re.S):
+        yield Block(found[1] or "", found[2], found[3])
+
+
+def commands(mark: str) -> list[str]:
+    """Lines of the bash blocks of one mark."""
+    found = [block for block in blocks() if block.language == "bash" and block.mark == mark]
+    return [line for block in found for line in block.text.splitlines()]
+
+
+def table(heading: str) -> list[list[str]]:
+    """Cells of the table whose first heading is this one."""
+    lines = TEXT[TEXT.index(f"| {heading} |") :].splitlines()[2:]
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which the quickstart has run."""
+    folder = stage(tmp_path_factory.mktemp("checkout"))
+    write_run(folder / "runs" / "quickstart", trials=6)
+    return folder
+
+
+def stage(folder: Path) -> Path:
+    """Make ``folder`` look like a checkout in which the package is installed."""
+    for name in ("studies", "search_spaces"):
+        shutil.copytree(ROOT / name, folder / name)
+    script = folder / "bin" / "gs-search"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gs_search "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    arguments = ["bash", "-euo", "pipefail", "-c", command]
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+QUICK = [line for line in commands("") if line.startswith("gs-search")]
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_quick_commands_run_as_they_stand(command: str, checkout: Path) -> None:
+    done = run(command, checkout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_quick_commands_are_there() -> None:
+    assert {line.split()[1] for line in QUICK} == {"--help", "check", "status", "front", "report"}
+
+
+def test_one_command_for_the_quickstart_and_one_for_the_tests() -> None:
+    venv = "python -m venv .venv && . .venv/bin/activate"
+    whole = [line for line in commands("") if line.startswith("python -m venv")]
+    quickstart = "gs-search run studies/quickstart.yaml && gs-search report runs/quickstart"
+    assert whole == [
+        f"{venv} && {INSTALL.replace('offline,test', 'offline')} && {quickstart}",
+        f"{venv} && {INSTALL} && python -m pytest",
+    ]
+
+
+def test_ci_runs_the_blocks_of_the_readme() -> None:
+    assert commands("ci: install") == [INSTALL]
+    assert commands("ci: test") == ["python -m pytest"]
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    reader = script[script.index("readme() {") : script.index("\n}\n") + 3]
+    done = run(f"cd {ROOT}\n{reader}\nreadme install; readme test", ROOT)
+    assert done.stdout.splitlines() == [INSTALL, "python -m pytest"]
+
+
+def test_every_command_is_run_by_some_test() -> None:
+    """A block that no test knows is a block that nobody runs."""
+    marks = {"", "ci: install", "ci: test", "test: slow", "test: study", "test: needs a checkpoint and photos"}
+    assert {block.mark for block in blocks()} == marks
+    loose = [line for line in commands("") if not line.startswith(("gs-search", "python -m venv .venv &&"))]
+    assert loose == []
+
+
+def test_the_study_passes_check(checkout: Path) -> None:
+    (block,) = (block for block in blocks() if block.mark == "test: study")
+    path = checkout / "studies" / "summer2winter.yaml"
+    (checkout / "studies" / "summer2winter").mkdir()
+    path.write_text(block.text, encoding="utf-8")
+    config = load_study(path)
+    assert (config.study, config.data.kind, config.teacher.kind) == ("summer2winter", "folders", "train")
+
+
+def test_verbs_are_those_of_the_command_line() -> None:
+    expected = {}
+    for name, command in cli.commands.items():
+        arguments = " ".join(p.metavar or "" for p in command.params if isinstance(p, click.Argument))
+        options = {p.opts[0] for p in command.params if isinstance(p, click.Option)} - SHARED_OPTIONS
+        expected[f"`gs-search {name} {arguments}`"] = (command.get_short_help_str(limit=200), options)
+    told = {verb: (text, set(re.findall(r"`(--[a-z-]+)`", options))) for verb, text, options in table("verb")}
+    assert told == expected
+
+
+def test_the_table_of_a_study_names_every_key() -> None:
+    told = [name for row in table("in a study") for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(told) == sorted(set(StudyConfig.model_fields) - {"source"})
+
+
+def test_what_is_named_exists() -> None:
+    links = [target for target in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in target]
+    assert "studies/quickstart_front.png" in links
+    assert [target for target in links if not (ROOT / target).exists()] == []
+    reading = TEXT[TEXT.index("To read the code") : TEXT.index("## Tests")]
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", reading):
+        assert (ROOT / "gs_search" / name).exists(), name
+    for row in table("place"):
+        names = re.findall(r"`([^`]+)`", row[0])
+        base = Path(names[0]).parent if names[0].startswith("gs_search") else Path()
+        for name in names:
+            assert (ROOT / name).exists() or (ROOT / base / name).exists(), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_quickstart_and_its_proof(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The quickstart's commands on the quickstart itself, then the proof of one FID by ``python -m pytorch_fid``."""
+    folder = stage(tmp_path_factory.mktemp("quickstart"))
+    (whole,) = (line for line in commands("") if "gs-search run" in line)
+    dump, measure = commands("test: slow")
+    for step in [*(step for step in whole.split(" && ") if step.startswith("gs-search")), dump]:
+        done = run(step, folder)
+        assert done.returncode == 0, f"{step}: {done.stderr}"
+    number = min(int(path.name) for path in (folder / "pictures").iterdir() if path.name.isdigit())
+    done = run(measure.replace("pictures/0", f"pictures/{number}"), folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((folder / "runs" / "quickstart" / "trials" / str(number) / "result.json").read_text())
+    assert float(done.stdout.split()[-1]) == pytest.approx(result["objectives"]["fid"], abs=0.01)

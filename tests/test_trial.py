@@ -1,0 +1,158 @@
+"""A real trial on drawn data, small: shipped teacher, real Inception, real files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gs_search.groundwork
+from gs_search.config import StudyConfig, load_study
+from gs_search.errors import TrialFailed
+from gs_search.measure.flops import count_flops
+from gs_search.runfolder import RunFolder
+from gs_search.slimming import load_student
+from gs_search.trial import dump_images, prepare, run_trial
+
+POINT = {"target_gflops_ratio": 0.4, "weight_bits": 4}
+
+STUDY = """
+study: tiny
+space: space.yaml
+seed: 1
+image_px: 32
+data: {kind: drawn, train: 24, val: 10, test: 4, reference: 12, views: 24}
+teacher: {kind: shipped}
+settings: {steps: 6, batch_size: 2, repair_pictures: 8}
+measure: {fid_images: 10, latency_repeats: 1}
+"""
+
+SPACE = """
+parameters:
+  target_gflops_ratio: {type: float, low: 0.1, high: 0.9, log: true}
+  weight_bits: {type: choice, choices: [8, 4]}
+"""
+
+
+class Watched:
+    """A data source that writes down which splits are asked for."""
+
+    def __init__(self, data: Any, splits: list[str]) -> None:
+        self.data, self.splits = data, splits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def source(self, split: str) -> Any:
+        self.splits.append(split)
+        return self.data.source(split)
+
+    def target(self, split: str) -> Any:
+        self.splits.append(split)
+        return self.data.target(split)
+
+
+class Prepared:
+    def __init__(self, folder: RunFolder, config: StudyConfig, splits: list[str]) -> None:
+        self.folder, self.config, self.splits = folder, config, splits
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    place = tmp_path_factory.mktemp("study")
+    (place / "study.yaml").write_text(STUDY)
+    (place / "space.yaml").write_text(SPACE)
+    config = load_study(place / "study.yaml")
+    folder = RunFolder(place / "run")
+    folder.create(config)
+    splits: list[str] = []
+    genuine = gs_search.groundwork.open_data
+
+    def spy(*arguments: Any) -> Any:
+        return Watched(genuine(*arguments), splits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gs_search.groundwork, "open_data", spy)
+        prepare(config, folder, lambda line: None)
+    return Prepared(folder, config, splits)
+
+
+@pytest.fixture(scope="module")
+def record(prepared: Prepared) -> dict[str, object]:
+    result = run_trial(POINT, prepared.config, prepared.folder, number=0, seed=5)
+    return result.to_json()
+
+
+def test_trap_14_a_search_never_sees_the_test_split(prepared: Prepared, record: dict[str, object]) -> None:
+    assert "val" in prepared.splits and "train" in prepared.splits
+    assert "test" not in prepared.splits
+    assert record["state"] == "COMPLETE"
+
+
+def test_a_trial_leaves_its_folder(prepared: Prepared, record: dict[str, object]) -> None:
+    place = prepared.folder.trial(0)
+    names = {path.name for path in place.iterdir()}
+    assert names == {"result.json", "curve.csv", "samples.png", "student.safetensors", "log.txt"}
+    assert json.loads((place / "result.json").read_text()) == record
+    with Image.open(place / "samples.png") as samples:
+        assert samples.size == (8 * 32 + 7 * 2, 3 * 32 + 2 * 2) or samples.width >= 8 * 32
+    assert (place / "curve.csv").read_text().startswith("step,phase,macs_share,pixel")
+
+
+def test_the_objectives_are_those_of_the_stored_student(prepared: Prepared, record: dict) -> None:
+    student = load_student(prepared.folder.trial(0) / "student.safetensors")
+    objectives = record["objectives"]
+    assert list(objectives) == ["fid", "gflops", "size_mb"]
+    assert objectives["gflops"] == count_flops(student, 32).macs / 1e9
+    teacher = json.loads((prepared.folder.teacher / "baselines.json").read_text())["teacher"]
+    assert 0.36 <= objectives["gflops"] / teacher["gflops"] <= 0.4
+    file = (prepared.folder.trial(0) / "student.safetensors").stat().st_size
+    assert file - 12_000 < objectives["size_mb"] * 1e6 < file
+    assert {row["weight_bits"] for row in record["layers"]} == {4, 8}
+    assert record["parity"]["code_mismatches"] == 0
+    assert record["parity"]["max_abs_difference"] <= 1e-5
+
+
+def test_the_same_seed_gives_the_same_files(prepared: Prepared, record: dict) -> None:
+    again = run_trial(POINT, prepared.config, prepared.folder, number=1, seed=5).to_json()
+    passing = {"number", "seconds", "peak_memory_mb", "latency_ms", "started"}
+    assert {k: v for k, v in again.items() if k not in passing} == {k: v for k, v in record.items() if k not in passing}
+    for name in ("student.safetensors", "samples.png", "curve.csv"):
+        first, second = (prepared.folder.trial(n) / name for n in (0, 1))
+        assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_pytorch_fids_own_command_agrees(prepared: Prepared, record: dict, tmp_path: Path) -> None:
+    counts = dump_images(prepared.folder, tmp_path, [0])
+    assert counts == {"reference": 12, "0": 10}
+    command = [sys.executable, "-W", "ignore", "-m", "pytorch_fid", str(tmp_path / "0"), str(tmp_path / "reference")]
+    run = subprocess.run(
+        [*command, "--num-workers", "0", "--device", "cpu"], capture_output=True, text=True, timeout=110
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout.split("FID:")[1]) == pytest.approx(record["objectives"]["fid"], abs=0.01)
+
+
+def test_a_failure_has_a_cause_and_a_log(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> np.ndarray:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("gs_search.trial.slim", broken)
+    with pytest.raises(TrialFailed) as failure:
+        run_trial(POINT, prepared.config, prepared.folder, number=2, seed=5)
+    assert failure.value.cause == "out_of_memory"
+    assert "out_of_memory" in (prepared.folder.trial(2) / "log.txt").read_text()
+    assert not (prepared.folder.trial(2) / "result.json").exists()
+
+
+def test_a_second_preparation_does_nothing(prepared: Prepared) -> None:
+    lines: list[str] = []
+    prepare(prepared.config, prepared.folder, lines.append)
+    assert lines == []
