@@ -14,13 +14,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from gs_search.errors import ConfigError
 
 __all__ = ["GROUPS", "LEGAL", "Legal", "Point", "SlimmingSettings", "Value", "settings_from_point"]
 
-Value = Union[float, int, str, bool]
+Value = float | int | str | bool
 Point = Mapping[str, Value]
 """A point of a search space: setting (or ``setting.group``) to value."""
 

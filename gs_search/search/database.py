@@ -129,6 +129,10 @@ class StudyDatabase:
         """All trials, as Optuna has them, by number."""
         return self.study.get_trials(deepcopy=False)
 
+    def running(self) -> list[FrozenTrial]:
+        """Trials that have been asked for and not ended."""
+        return [t for t in self.trials() if t.state == TrialState.RUNNING]
+
     def counted(self) -> int:
         """Number of finished trials, those that wait for another attempt left out."""
         return sum(t.state.is_finished() and not t.user_attrs.get("requeue") for t in self.trials())
@@ -232,9 +236,7 @@ class StudyDatabase:
         repeated. Returns the numbers of the latter.
         """
         lost = []
-        for trial in self.trials():
-            if trial.state != TrialState.RUNNING:
-                continue
+        for trial in self.running():
             record = self.read_result(trial.number)
             if record is not None and _describes(record, trial):
                 self.tell(record)

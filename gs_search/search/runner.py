@@ -37,6 +37,9 @@ INFRASTRUCTURE_RETRIES = 1
 """Times that a trial is begun again after the death of its process; its own mistakes are final."""
 
 
+WORKERS_DIE_S = 3.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
     """How a run ended. Numbers are of the whole study, earlier runs included."""
@@ -134,6 +137,9 @@ class _Run:
 
 def _set_right(database: StudyDatabase, progress: Progress) -> None:
     """Put in order what a run that died has left, and queue what it owes."""
+    if database.running():
+        # Workers notice within three seconds that their driver is gone; one may be writing its result now.
+        time.sleep(WORKERS_DIE_S)
     lost = database.settle("killed", "the run that it belonged to died")
     again = database.requeue()
     if lost:

@@ -40,8 +40,11 @@ class CycleGanSettings:
     """How a teacher is trained. The rate is five times the paper's, for a hundredth of its steps."""
 
     cycle_weight: float = 10.0
-    """Weight of the difference between a picture and its translation there and back."""
-    identity_weight: float = 2.0
+    """Weight, at the start, of the difference between a picture and its translation there and back."""
+    final_cycle_weight: float = 1.0
+    """The same at the end, reached in a straight line. A strict cycle to the end makes the generator hide
+    the colours of horses as noise in the sky, for the way back (Wang and Lin, "Better CycleGANs")."""
+    identity_weight: float = 5.0
     """Weight of the change to a picture that is in the target domain already; it keeps colours."""
     learning_rate: float = 1e-3
     """Adam's, of all four networks, for the first half of the steps."""
@@ -118,7 +121,10 @@ def train_teacher(
     for step in range(1, steps + 1):
         a = _draw(sources, settings.batch_size, order, step).to(device)
         b = _draw(targets, settings.batch_size, order, step).to(device)
-        losses = pair.step(a, b, rate=settings.learning_rate * min(1.0, 2.0 * (steps - step + 1) / steps))
+        left = (steps - step + 1) / steps
+        rate = settings.learning_rate * min(1.0, 2 * left)
+        cycle_weight = settings.final_cycle_weight * (1 - left) + settings.cycle_weight * left
+        losses = pair.step(a, b, rate, cycle_weight)
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise TrialFailed("nan", f"the teacher's training diverged at step {step} of {steps}")
         if on_step is not None:
@@ -135,7 +141,7 @@ class _Pair:
     """Both generators, both discriminators and their optimizers."""
 
     def __init__(self, width: int, blocks: int, settings: CycleGanSettings, seed: int, device: torch.device) -> None:
-        self.settings = settings
+        self._identity_weight = settings.identity_weight
         chance = torch.Generator().manual_seed(seed)
         self.forward_generator, self._backward_generator = (
             _initialised(ResnetGenerator(width, blocks, affine=True), settings.initial_std, chance).to(device)
@@ -152,7 +158,7 @@ class _Pair:
         )
         self._buffer_a, self._buffer_b = (PictureBuffer(settings.buffer_size, chance) for _ in range(2))
 
-    def step(self, a: Tensor, b: Tensor, rate: float) -> dict[str, float]:
+    def step(self, a: Tensor, b: Tensor, rate: float, cycle_weight: float) -> dict[str, float]:
         """Train the generators, then the discriminators, on real ``a`` and ``b`` (N x 3 x H x W)."""
         optimizers = (self._generator_optimizer, self._judge_optimizer)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
@@ -165,7 +171,7 @@ class _Pair:
         self._judges.requires_grad_(False)
         deceit = _distance(self._judge_b(fake_b), 1.0)
         loss = deceit + _distance(self._judge_a(fake_a), 1.0)
-        loss = loss + self.settings.cycle_weight * cycle + self.settings.identity_weight * identity
+        loss = loss + cycle_weight * cycle + self._identity_weight * identity
         self._generator_optimizer.zero_grad()
         loss.backward()
         self._generator_optimizer.step()

@@ -8,7 +8,7 @@ Norms without scales get scale 1 and shift 0, which changes nothing.
 from __future__ import annotations
 
 import copy
-from typing import Any, Union, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 __all__ = ["Norm", "SlimConv", "SlimConv2d", "SlimConvTranspose2d", "convolutions", "norms", "slimmable"]
 
 NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d)
-Norm = Union[nn.InstanceNorm2d, nn.BatchNorm2d]
+Norm = nn.InstanceNorm2d | nn.BatchNorm2d
 
 
 class _Slim(nn.Module):
@@ -80,7 +80,7 @@ class SlimConvTranspose2d(_Slim, nn.ConvTranspose2d):  # type: ignore[misc]  # n
         )
 
 
-SlimConv = Union[SlimConv2d, SlimConvTranspose2d]
+SlimConv = SlimConv2d | SlimConvTranspose2d
 
 
 def slimmable(generator: nn.Module) -> nn.Module:
