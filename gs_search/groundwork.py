@@ -34,7 +34,7 @@ from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.networks import Architecture, load_generator
 from gs_search.settings import SlimmingSettings, settings_from_point
-from gs_search.slimming.recipe import harmless_rate_factor
+from gs_search.slimming.recipe import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.teacher import Lessons, Teacher
 
@@ -136,8 +136,9 @@ def prepare(
     untouched = inception_features(validation, model=inception)
     flops = count_flops(generator.cpu(), config.image_px)
     params = sum(p.numel() for p in generator.parameters())
-    factor, attempts = harmless_rate_factor(teacher, settings, lessons, seed=config.seed)
-    log(f"learning rates x {factor:g} keep {attempts[-1]['psnr_to_teacher']:.1f} dB to the teacher over 15 steps")
+    harm = harm_of_rates(teacher, settings, lessons, seed=config.seed)
+    kept = ", ".join(f"x {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm)
+    log(f"what {HARMLESS_STEPS} steps leave of the teacher, by learning rates: {kept}")
     folder.write_json(
         place / "baselines.json",
         {
@@ -158,8 +159,7 @@ def prepare(
                 "psnr_to_teacher": psnr(_floats(validation), painted),
             },
             "noise": {"fid_std": _fid_noise(features, reference, config.seed), "method": NOISE_METHOD},
-            "learning_rate_factor": factor,
-            "learning_rate_attempts": attempts,
+            "learning_rate_harm": harm,
         },
     )
 
@@ -187,9 +187,9 @@ class Groundwork:
         stamp = (folder.teacher / "baselines.json").stat().st_mtime_ns
         return _cached(folder.teacher, stamp, _Holder(config))
 
-    @property
-    def rate_factor(self) -> float:
-        return float(self.baselines["learning_rate_factor"])
+    def rate_factor(self, *student_psnr: float) -> float:
+        """Factor on the learning rates for an unpruned network, or for a student of so many decibels."""
+        return rate_factor(self.baselines["learning_rate_harm"], *student_psnr)
 
     def real(self, seed: int) -> Callable[[int], Tensor] | None:
         """A source of target-domain pictures in [-1, 1] for the discriminator, or None where there are none."""

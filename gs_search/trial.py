@@ -48,6 +48,9 @@ __all__ = ["TrialResult", "dump_images", "prepare", "run_trial"]
 
 SCHEMA = 1
 
+LOOK_PICTURES = 16
+"""Validation pictures on which a repaired student is judged before it is trained."""
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -121,12 +124,18 @@ def _run(
     ground = Groundwork.of(folder, config)
     if ground.device.type == "cpu":
         torch.set_num_threads(1)
-    log(f"point {dict(point)}, seed {seed}, learning rates x {ground.rate_factor:g}")
+    log(f"point {dict(point)}, seed {seed}")
     repaired: dict[str, float] = {}
 
-    def look(student: nn.Module) -> None:
-        repaired["psnr"] = psnr(paint(student.eval(), ground.validation[:16]), ground.validation_outputs[:16])
-        log(f"repaired, before any step: {repaired['psnr']:.2f} dB to the teacher on 16 pictures")
+    def look(student: nn.Module) -> float:
+        few = slice(LOOK_PICTURES)
+        repaired["psnr"] = psnr(paint(student.eval(), ground.validation[few]), ground.validation_outputs[few])
+        repaired["factor"] = ground.rate_factor(repaired["psnr"])
+        log(
+            f"repaired, before any step: {repaired['psnr']:.2f} dB to the teacher on {LOOK_PICTURES} pictures; "
+            f"learning rates x {repaired['factor']:g}"
+        )
+        return repaired["factor"]
 
     slimmed = slim(
         ground.teacher,
@@ -134,7 +143,7 @@ def _run(
         ground.lessons,
         _targets(ground, settings.repair_pictures),
         seed=seed,
-        rate_factor=ground.rate_factor,
+        rate_factor=ground.rate_factor(),
         real=ground.real(seed),
         on_progress=on_progress,
         on_repaired=look,
@@ -164,7 +173,8 @@ def _run(
         "objectives": {"fid": fid, "gflops": flops.macs / 1e9, "size_mb": packed_mb(tensors)},
         "kid": kernel_distance(features, ground.reference.features).full,
         "psnr_to_teacher": psnr(painted, ground.validation_outputs),
-        "psnr_before_training": repaired.get("psnr"),
+        "psnr_before_training": repaired["psnr"],
+        "learning_rate_factor": repaired["factor"],
         "macs": flops.macs,
         "macs_paper": flops.macs_paper,
         "params": sum(p.numel() for p in slimmed.network.parameters()),

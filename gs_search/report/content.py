@@ -212,8 +212,10 @@ def _provenance(folder: RunFolder, complete: list[dict[str, Any]]) -> dict[str, 
         picture = max(float(parity["max_abs_difference"]) for parity in parities)
         codes = max(int(parity["code_mismatches"]) for parity in parities)
         facts["masked against extracted, worst trial"] = f"{picture:.1e} in the picture, {codes} quantizer codes"
-    factor = folder.read_json(folder.baselines).get("learning_rate_factor")
-    facts["learning rates, after the check"] = None if factor is None else f"× {factor:g}"
+    harm = folder.read_json(folder.baselines).get("learning_rate_harm") or []
+    facts["what 15 unpruned steps leave of the teacher, by learning rates"] = ", ".join(
+        f"× {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm
+    )
     facts["platform"] = made.get("platform")
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
     for name, digest in (made.get("hashes") or {}).items():

@@ -227,6 +227,11 @@ class StudyDatabase:
         fits = isinstance(record, dict) and record.get("number") == number and "state" in record
         return record if fits and record.get("study") == self.config.study else None
 
+    def unheard_result(self, trial: FrozenTrial) -> dict[str, Any] | None:
+        """Result that a running trial has left on disk, whose news did not arrive; None where there is none."""
+        record = self.read_result(trial.number)
+        return record if record is not None and _describes(record, trial) else None
+
     # --- after an ending
 
     def settle(self, cause: str, message: str) -> list[int]:
@@ -237,15 +242,14 @@ class StudyDatabase:
         """
         lost = []
         for trial in self.running():
-            record = self.read_result(trial.number)
-            if record is not None and _describes(record, trial):
+            if record := self.unheard_result(trial):
                 self.tell(record)
                 continue
             asked = self._asked(trial.number, {**self.config.space.constants, **trial.params})
             deaths = int(trial.user_attrs.get("deaths", 0)) + (cause == "killed")
             if deaths:
                 self._attribute(trial, "deaths", deaths)
-            self.fail(asked, cause, message, requeue=deaths < MAX_DEATHS and bool(trial.params))
+            self.fail(asked, cause, message, requeue=deaths < MAX_DEATHS)
             lost.append(trial.number)
         return lost
 
@@ -253,11 +257,22 @@ class StudyDatabase:
         """Queue every trial that is marked to be repeated and has not been; return their numbers."""
         trials = self.trials()
         repeated = {t.user_attrs.get("retry_of") for t in trials}
-        waiting = [t for t in trials if t.user_attrs.get("requeue") and t.number not in repeated]
-        for trial in waiting:
-            attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
-            self._enqueue(dict(trial.params), user_attrs=attributes)
-        return [t.number for t in waiting]
+        queued = []
+        for trial in trials:
+            params = self._owed(trial)
+            if params and trial.user_attrs.get("requeue") and trial.number not in repeated:
+                attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
+                self._enqueue(params, user_attrs=attributes)
+                queued.append(trial.number)
+        return queued
+
+    def _owed(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Parameters with which a trial is to be repeated; none if its turn proposes the same ones by itself."""
+        space = self.config.space
+        if all(parameter.name in trial.params for parameter in space.active({**space.constants, **trial.params})):
+            return dict(trial.params)
+        # It died while it was being proposed; what it had from the queue is noted, what the sampler drew is not.
+        return dict(trial.system_attrs.get("fixed_params", {}))
 
     # --- storage
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -78,7 +79,8 @@ class Preparation:
         if self._error is not None:
             raise self._error
         if code != 0:
-            last = (self._stderr.strip().splitlines() or [f"exit code {code}"])[-1]
+            silent = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+            last = (self._stderr.strip().splitlines() or [silent])[-1]
             raise GsSearchError(f"preparing the study failed: {last}")
         return True
 

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StudySummary", "run_study"]
 
-INFRASTRUCTURE_RETRIES = 1
-"""Times that a trial is begun again after the death of its process; its own mistakes are final."""
-
 
 WORKERS_DIE_S = 3.0
 
@@ -209,7 +206,7 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
             num_samples=-1,
             max_concurrent_trials=plan.workers,
             resources_per_trial=plan.resources,
-            max_failures=INFRASTRUCTURE_RETRIES,
+            max_failures=0,
             # A worker that stays spares every trial but its first the seconds of importing torch.
             reuse_actors=True,
             callbacks=[StudyCallback(searcher, run.progress.note)],

@@ -8,6 +8,7 @@ every ending has a state and a cause, and nothing of the database leaves this pr
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from gs_search.errors import GsSearchError
 from gs_search.search.database import Asked, StudyDatabase
 
 __all__ = ["SearchStopped", "StudyCallback", "StudySearcher"]
+
+RETRIES = 1
+"""Times that a trial is begun again after the death of its process; its own mistakes are final."""
 
 FAILURES_IN_A_ROW = 5
 """So many failures of one cause, one after the other, are no accident of a point."""
@@ -64,20 +68,20 @@ class StudySearcher(Searcher):
         self._counted = database.counted()
         self._twins: dict[int, list[Asked]] = {}
         self._streak: list[Record] = []
+        self._again: deque[Asked] = deque()
+        self._deaths: Counter[int] = Counter()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """Next trial, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Next trial; None while there is none but one may have to be repeated; or FINISHED."""
         try:
-            while not self._must_end():
+            if self._again and not self._must_stop():
+                return self._start(trial_id, self._again.popleft())
+            while not self._must_stop() and not self._has_enough():
                 asked = self.database.ask()
                 if not self._answered(asked):
-                    self.live[trial_id] = asked
-                    return {
-                        "number": asked.number,
-                        "point": asked.point,
-                        "key": asked.key,
-                        "seed": asked.seed,
-                    }
+                    return self._start(trial_id, asked)
+            if self.live and self.error is None and not self.interrupted():
+                return None
         except GsSearchError as error:
             self.error = error
         except Exception as error:
@@ -85,9 +89,16 @@ class StudySearcher(Searcher):
             self.error = GsSearchError(f"proposing a trial failed: {type(error).__name__}: {error}")
         return str(Searcher.FINISHED)
 
-    def _must_end(self) -> bool:
-        waiting = sum(map(len, self._twins.values()))
-        if self.error or self.interrupted() or self._counted + len(self.live) + waiting >= self.total:
+    def _start(self, trial_id: str, asked: Asked) -> dict[str, Any]:
+        self.live[trial_id] = asked
+        return {"number": asked.number, "point": asked.point, "key": asked.key, "seed": asked.seed}
+
+    def _has_enough(self) -> bool:
+        waiting = len(self._again) + sum(map(len, self._twins.values()))
+        return self._counted + len(self.live) + waiting >= self.total
+
+    def _must_stop(self) -> bool:
+        if self.error or self.interrupted():
             return True
         if self.deadline is not None:
             usual = self.database.usual_seconds() or 0.0
@@ -100,7 +111,8 @@ class StudySearcher(Searcher):
         if original is not None:
             self._finish(self.database.tell_duplicate(asked, original))
             return True
-        twin_of = next((live.number for live in self.live.values() if live.key == asked.key), None)
+        unfinished = [*self.live.values(), *self._again]
+        twin_of = next((other.number for other in unfinished if other.key == asked.key), None)
         if twin_of is not None:
             self._twins.setdefault(twin_of, []).append(asked)
         return twin_of is not None
@@ -113,6 +125,24 @@ class StudySearcher(Searcher):
             self.end_without_result(trial_id, "exception", "the trial ended without a record")
             return
         self._end(trial_id, lambda asked: self._told(result["record"][0]))
+
+    def process_died(self, trial_id: str, cause: str, message: str) -> bool:
+        """Have a live trial run once more in another process, or fail it; say whether it runs again.
+
+        Tune's own retries are off: a process that dies between two trials costs the next one both its tries.
+        """
+        asked = self.live.get(trial_id)
+        if asked is None:
+            return False
+        if record := self.database.unheard_result(self.database.trials()[asked.number]):
+            self._end(trial_id, lambda _: self._told(record))
+            return False
+        self._deaths[asked.number] += 1
+        if self._deaths[asked.number] > RETRIES:
+            self.end_without_result(trial_id, cause, message)
+            return False
+        self._again.append(self.live.pop(trial_id))
+        return True
 
     def end_without_result(self, trial_id: str, cause: str, message: str) -> None:
         """Fail a live trial."""
@@ -185,15 +215,12 @@ class StudyCallback(Callback):
                 ray.kill(actor)
         raise SearchStopped
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that a trial is tried again."""
-        if asked := self.searcher.live.get(trial.trial_id):
-            self.note(f"trial {asked.number}: its process died; trying once more")
-
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record a trial whose process died twice."""
+        """Repeat or record a trial whose process died."""
+        asked = self.searcher.live.get(trial.trial_id)
         text = _read(Path(trial.error_file)) if trial.error_file else ""
         cause = "out_of_memory" if "OutOfMemory" in text or "out of memory" in text.lower() else "killed"
         lines = [line for line in text.splitlines() if line.strip()]
         message = f"its process died twice: {lines[-1].strip() if lines else 'no reason given'}"
-        self.searcher.end_without_result(trial.trial_id, cause, message)
+        if self.searcher.process_died(trial.trial_id, cause, message) and asked is not None:
+            self.note(f"trial {asked.number}: its process died; trying once more")

@@ -85,8 +85,9 @@ class Layer:
     """A convolution as the cost model and the per-group settings see it.
 
     Attributes:
+        group: ``stem``, ``down``, ``body``, ``up`` or ``head``.
         macs_per_pair: multiply-adds for one (input channel, output channel) pair.
-        norm_macs: fvcore's count of the norms behind it, for one output channel.
+        depthwise: each output channel reads the input channel of the same number alone.
     """
 
     name: str
@@ -95,20 +96,17 @@ class Layer:
     outputs: int
     macs_per_pair: float
     depthwise: bool
-    upsampling: float
-    """Multiply-adds at the output's size over those at the input's (transposed convolutions; else 1)."""
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All prunable groups and all layers of a generator, for one size of pictures."""
+    """All prunable groups and all layers of a generator; costs are for pictures of the size it was traced at."""
 
     groups: dict[str, ChannelGroup]
     layers: dict[str, Layer]
     norm_macs: dict[str, float]
     """Norm to fvcore's count for one channel."""
     norm_widths: dict[str, int]
-    image_px: int
     _members: dict[tuple[str, str], list[tuple[str, Slot]]] = field(repr=False)
 
     def all_alive(self) -> Alive:
@@ -169,7 +167,7 @@ def trace(network: nn.Module, image_px: int) -> ChannelGraph:
     scaled = {name: module for name, module in norms(network).items() if name in sizes.norm_area}
     norm_macs = {n: FVCORE_PER_VALUE[type(module)] * sizes.norm_area[n] for n, module in scaled.items()}
     norm_widths = {name: module.num_features for name, module in scaled.items()}
-    return ChannelGraph(groups, described, norm_macs, norm_widths, image_px, members)
+    return ChannelGraph(groups, described, norm_macs, norm_widths, members)
 
 
 class _Sizes:
@@ -248,7 +246,6 @@ def _describe(layers: Mapping[str, SlimConv], sizes: _Sizes) -> dict[str, Layer]
             outputs=outputs,
             macs_per_pair=float((area_in if transposed else area_out) * kernel),
             depthwise=depthwise,
-            upsampling=area_out / area_in if transposed else 1.0,
         )
     return described
 

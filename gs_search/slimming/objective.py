@@ -55,9 +55,3 @@ class ImageBuffer:
             else:
                 answer.append(picture)
         return torch.stack(answer)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"pictures": torch.stack(self.pictures)} if self.pictures else {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.pictures = list(state["pictures"]) if state else []

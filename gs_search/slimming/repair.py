@@ -34,7 +34,7 @@ __all__ = ["RepairTargets", "attach_quantizers", "record_targets", "repair_"]
 POSITIONS = 12_000
 """Equations for each layer; the unknowns of a 3x3 convolution with 128 inputs are 1,153."""
 
-RIDGE = 1e-3
+RIDGE = 1e-2
 """Ridge, as a share of the mean diagonal of the normal equations; it pulls towards the sliced weights."""
 
 SAMPLE = 200_000

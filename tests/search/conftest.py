@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 # Worker processes import the stand-ins too; they get this process's path.
@@ -20,12 +22,22 @@ from gs_search.runfolder import RunFolder  # noqa: E402
 from gs_search.search import storage  # noqa: E402
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with Optuna's tables and no study; making the tables takes longer than most tests."""
+    path = tmp_path_factory.mktemp("database") / "study.db"
+    optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
+    return path
+
+
 @pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the tests the waiting for the disk at every commit; no test cuts the power."""
+def quick_disk(empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the tests the making of tables, and the waiting for the disk at every commit; no test cuts the power."""
     connect = storage._connect
 
     def connect_carelessly(path: Path) -> sqlite3.Connection:
+        if not path.exists():
+            shutil.copy(empty_database, path)
         connection = connect(path)
         connection.execute("PRAGMA synchronous=OFF")
         return connection

@@ -111,6 +111,26 @@ def test_d3_a_trial_that_died_with_its_run_fails_and_is_repeated(make_study: Mak
     assert database.read_result(0)["cause"] == "killed"
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_trial_that_died_while_it_was_proposed_is_proposed_again(queued: bool, make_study: MakeStudy) -> None:
+    start_points = [{"target_gflops_ratio": 0.25, "weight_bits": 8}] * queued
+    config, folder = make_study(start_points=start_points, sampler="random")
+    database = open_database(folder, config)
+    database.enqueue_start_points()
+    half_way = database.study.ask()
+    half_way.suggest_float("target_gflops_ratio", 0.05, 0.9, log=True)
+
+    database = open_database(folder, config)
+    database.enqueue_start_points()
+    database.settle("killed", "the run died")
+    assert database.requeue() == ([0] if queued else [])
+    assert database.counted() == 0
+    again = database.ask()
+    assert not queued or again.point == start_points[0]
+    complete(database, again)
+    assert state_counts(database) == {"COMPLETE": 1, "FAIL": 1}
+
+
 def test_a_result_on_disk_is_told_although_the_run_died_before_it_could(make_study: MakeStudy) -> None:
     config, folder = make_study()
     database = open_database(folder, config)

@@ -45,6 +45,15 @@ def test_a_crash_comes_back_in_one_line(make_study: MakeStudy) -> None:
     preparation.close()
 
 
+def test_a_kill_is_called_one(make_study: MakeStudy) -> None:
+    _, folder = make_study()
+    preparation = prepare(folder.path, "stand_ins:prepare_for_ever", [])
+    preparation._process.kill()
+    with pytest.raises(GsSearchError, match="preparing the study failed: killed by SIGKILL"):
+        preparation.wait(lambda: False)
+    preparation.close()
+
+
 def test_an_interruption_kills_it(make_study: MakeStudy) -> None:
     _, folder = make_study()
     preparation = prepare(folder.path, "stand_ins:prepare_for_ever", [])

@@ -135,8 +135,8 @@ def test_every_ending_has_its_state_and_cause_and_the_search_goes_on(make_study:
 
 def test_an_interruption_ends_cleanly_and_the_next_run_goes_on(make_study: MakeStudy) -> None:
     quick = {"target_gflops_ratio": 0.25, "distill_weight": 0}
-    slow = [{"target_gflops_ratio": 0.3 + i / 10, "distill_weight": 3000} for i in range(3)]
-    space = {"target_gflops_ratio": SHARE, "distill_weight": {"type": "choice", "choices": [0, 3000]}}
+    slow = [{"target_gflops_ratio": 0.3 + i / 10, "distill_weight": 1500} for i in range(3)]
+    space = {"target_gflops_ratio": SHARE, "distill_weight": {"type": "choice", "choices": [0, 1500]}}
     config, folder = make_study(space, [quick, *slow], trials=4)
     before = signal.getsignal(signal.SIGINT)
     statuses: list[dict[str, Any]] = []
@@ -174,7 +174,7 @@ def test_failures_in_a_row_stop_the_search_with_the_reason(make_study: MakeStudy
 
 
 def test_d4_a_time_budget_leaves_nothing_running(make_study: MakeStudy) -> None:
-    config, folder = make_study({**SPACE, "distill_weight": 400.0}, trials=1000, hours=7 / 3600)
+    config, folder = make_study({**SPACE, "distill_weight": 400.0}, trials=1000, hours=5 / 3600)
     summary, _ = run(config, folder)
     assert summary.ending == "out_of_time"
     assert 0 <= summary.finished < 100 and summary.states["RUNNING"] == 0

@@ -60,7 +60,7 @@ def test_trials_in_flight_count_towards_the_total(make_study: MakeStudy) -> None
     config, folder = make_study()
     searcher = searcher_of(open_database(folder, config), total=3)
     assert [isinstance(searcher.suggest(name), dict) for name in "abc"] == [True] * 3
-    assert searcher.suggest("d") == Searcher.FINISHED
+    assert searcher.suggest("d") is None, "one of the three may have to be repeated"
     for name in "abc":
         finish(searcher, name)
     assert searcher.suggest("d") == Searcher.FINISHED
@@ -75,7 +75,7 @@ def test_the_total_counts_trials_of_earlier_runs(make_study: MakeStudy) -> None:
         finish(first, name)
     second = searcher_of(open_database(folder, config), total=3)
     assert isinstance(second.suggest("c"), dict)
-    assert second.suggest("d") == Searcher.FINISHED
+    assert second.suggest("d") is None
 
 
 def test_d1_a_stopped_trial_is_pruned_not_complete(make_study: MakeStudy) -> None:
@@ -180,10 +180,46 @@ def test_the_twin_of_a_live_trial_gets_its_ending(ending: str, make_study: MakeS
     first, second = searcher.suggest("a"), searcher.suggest("b")
     assert isinstance(first, dict) and isinstance(second, dict)
     assert (first["number"], second["number"]) == (0, 2)
-    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.suggest("c") is None
     finish(searcher, "a") if ending == "COMPLETE" else fail(searcher, "a", "nan")
     finish(searcher, "b")
     assert [t.state.name for t in database.trials()] == [ending, ending, "COMPLETE"]
+
+
+def test_a_trial_whose_process_died_is_repeated_once_whoever_is_next(make_study: MakeStudy) -> None:
+    config, folder = make_study()
+    searcher = searcher_of(open_database(folder, config), total=2)
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    finish(searcher, "b")
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.process_died("a", "killed", "no reason given")
+    assert not searcher.process_died("a", "killed", "told twice by Tune")
+    assert searcher.suggest("c") == first != second
+    assert searcher.suggest("d") is None
+    assert not searcher.process_died("c", "killed", "no reason given")
+    assert searcher.suggest("d") == Searcher.FINISHED
+    assert [t.state.name for t in searcher.database.trials()] == ["FAIL", "COMPLETE"]
+
+
+def test_a_trial_whose_process_died_after_its_last_word_is_not_repeated(make_study: MakeStudy) -> None:
+    config, folder = make_study()
+    searcher = searcher_of(open_database(folder, config), total=1)
+    searcher.suggest("a")
+    searcher.database.write_result(record_of(searcher.database, searcher.live["a"]))
+    assert not searcher.process_died("a", "killed", "no reason given")
+    assert searcher.suggest("b") == Searcher.FINISHED
+    assert state_counts(searcher.database) == {"COMPLETE": 1}
+
+
+def test_a_second_try_that_time_does_not_allow_is_left_to_the_next_run(make_study: MakeStudy) -> None:
+    config, folder = make_study()
+    searcher = searcher_of(open_database(folder, config), deadline=time.monotonic() + 1000)
+    searcher.suggest("a")
+    assert searcher.process_died("a", "killed", "no reason given")
+    searcher.deadline = time.monotonic()
+    assert searcher.suggest("b") == Searcher.FINISHED
+    assert searcher.database.settle("interrupted", "the run was stopped") == [0]
+    assert searcher.database.requeue() == [0]
 
 
 def test_five_failures_in_a_row_of_one_cause_stop_the_search(make_study: MakeStudy) -> None:

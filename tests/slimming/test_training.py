@@ -11,7 +11,7 @@ from torch import nn
 
 from gs_search.errors import TrialFailed
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming import Teacher, harmless_rate_factor, record_targets, slim
+from gs_search.slimming import Teacher, harm_of_rates, rate_factor, record_targets, slim
 from gs_search.slimming.layers import norms
 from gs_search.slimming.training import Adversary, Training
 
@@ -142,10 +142,15 @@ def test_flat_pictures_are_named_a_collapse() -> None:
 def test_rates_that_wreck_the_teacher_are_lowered() -> None:
     teacher = random_teacher()
     lessons = RandomLessons(teacher)
-    calm, seen = harmless_rate_factor(
-        teacher, replace(PLAIN, learning_rate=1e-6, scale_learning_rate=1e-6), lessons, seed=0
-    )
-    assert calm == 1.0 and len(seen) == 1
-    factor, seen = harmless_rate_factor(teacher, replace(PLAIN, learning_rate=0.05), lessons, seed=0)
-    assert factor < 0.1
-    assert seen[-1]["psnr_to_teacher"] > seen[0]["psnr_to_teacher"]
+    calm = harm_of_rates(teacher, replace(PLAIN, learning_rate=1e-6, scale_learning_rate=1e-6), lessons, seed=0)
+    assert [row["factor"] for row in calm] == [1.0]
+    harm = harm_of_rates(teacher, replace(PLAIN, learning_rate=0.05), lessons, seed=0)
+    assert rate_factor(harm) < 0.1
+    assert harm[-1]["psnr_to_teacher"] > harm[0]["psnr_to_teacher"]
+
+
+def test_the_worse_a_student_is_the_higher_its_rates_may_be() -> None:
+    harm = [{"factor": 0.5**k, "psnr_to_teacher": p} for k, p in enumerate((18.0, 22.0, 27.0, 33.0))]
+    assert [rate_factor(harm, p) for p in (15.0, 18.0, 21.0, 25.0, 26.0, 40.0)] == [1.0, 0.5, 0.25, 0.25, 0.125, 0.125]
+    assert rate_factor(harm) == 0.125
+    assert rate_factor(harm[:2]) == 0.5  # nothing was harmless: the least harmful
