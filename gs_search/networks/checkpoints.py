@@ -11,6 +11,7 @@ import dataclasses
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,9 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: not a complete safetensors file ({_brief(error)})") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of odd pickles; what they lead to is reported below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error):
             raise CheckpointError(

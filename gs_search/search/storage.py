@@ -39,16 +39,17 @@ def quiet() -> Iterator[None]:
 
 def check_file(path: Path) -> None:
     """Refuse a SQLite file that is damaged, before anything is built on it."""
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:  # a run may die just after making the file
         return
     try:
-        uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+        # Not mode=ro: a run that was killed in the middle of a commit left a journal, which SQLite now rolls back.
+        uri = f"file:{quote(str(path.resolve()))}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
             verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        raise BadInput(f"{path}: the study database cannot be opened ({error})") from None
     except sqlite3.DatabaseError as error:
         verdict = str(error)
-    if path.stat().st_size == 0:
-        verdict = "it is empty"
     if verdict != "ok":
         raise BadInput(
             f"{path}: the study database is damaged ({' '.join(verdict.split())}); restore a copy of it, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -262,9 +263,29 @@ def test_a_damaged_database_is_refused_in_one_line(damage: str, make_study: Make
         "page": content[:4096] + bytes(4096) + content[8192:],
     }[damage]
     folder.database.write_bytes(changed)
-    with pytest.raises(BadInput, match="damaged") as caught:
+    with pytest.raises(BadInput, match="damaged|has none; restore") as caught:
         open_database(folder, config)
-    assert "\n" not in str(caught.value) and str(folder.database) in str(caught.value)
+    assert "\n" not in str(caught.value) and str(folder.path) in str(caught.value)
+
+
+def test_a_commit_that_was_cut_off_is_rolled_back(make_study: MakeStudy, tmp_path: Path) -> None:
+    config, folder = make_study()
+    complete(database := open_database(folder, config), database.ask())
+    with sqlite3.connect(folder.database, isolation_level=None) as writer:
+        # What SIGKILL leaves: pages spilled to the file in mid-transaction, and the journal that undoes them.
+        writer.execute("PRAGMA cache_size=2")
+        writer.execute("BEGIN")
+        writer.execute("UPDATE trials SET state='FAIL'")
+        writer.execute(
+            "CREATE TABLE filler AS SELECT hex(randomblob(2000)) FROM trials, (VALUES (1),(2),(3),(4),(5),(6))"
+        )
+        for name in ("study.db", "study.db-journal"):
+            shutil.copy(folder.path / name, tmp_path / name)
+        writer.execute("ROLLBACK")
+    writer.close()
+    for name in ("study.db", "study.db-journal"):
+        shutil.copy(tmp_path / name, folder.path / name)
+    assert state_counts(open_database(folder, config, read_only=True)) == {"COMPLETE": 1}
 
 
 def test_d9_a_study_of_another_kind_is_refused(make_study: MakeStudy) -> None:
@@ -272,6 +293,12 @@ def test_d9_a_study_of_another_kind_is_refused(make_study: MakeStudy) -> None:
     optuna.create_study(storage=f"sqlite:///{folder.database}", study_name="engine", directions=["minimize"] * 2)
     with pytest.raises(BadInput, match="another kind"):
         open_database(folder, config)
+
+
+def test_a_run_that_died_while_making_the_database_does_no_harm(make_study: MakeStudy) -> None:
+    config, folder = make_study()
+    folder.database.touch()
+    assert open_database(folder, config).ask().number == 0
 
 
 def test_results_without_a_database_are_not_overwritten(make_study: MakeStudy) -> None:
