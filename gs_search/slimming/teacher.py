@@ -92,11 +92,14 @@ class Teacher:
 
 @contextmanager
 def record_features(network: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """While open, every forward pass leaves the inputs of the convolutions ``taps`` in the dict."""
+    """While open, every forward pass leaves the inputs of the convolutions ``taps`` in the dict.
+
+    A tap whose residual block has vanished leaves nothing.
+    """
     features: dict[str, Tensor] = {}
     handles = []
     layers = convolutions(network)
-    for name in taps:
+    for name in (tap for tap in taps if tap in layers):
 
         def record(module: SlimConv, inputs: tuple[Tensor, ...], name: str = name) -> None:
             features[name] = inputs[0]

@@ -183,7 +183,7 @@ class Training:
         total = torch.zeros((), device=self.device)
         for tap in self.teacher.taps:
             weight = self.settings.per_group("feature_weight", self.teacher.graph.layers[tap].group)
-            if not weight or tap not in batch.features:
+            if not weight or tap not in batch.features or tap not in features:
                 continue
             positions, growth = self._taps[tap] if tap in self._taps else self._tap(tap)
             student = features[tap] if self.extracted else features[tap][:, positions]

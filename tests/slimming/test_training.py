@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from gs_search.errors import TrialFailed
+from gs_search.measure.flops import count_flops
+from gs_search.networks import Architecture
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming import Teacher, harm_of_rates, rate_factor, record_targets, slim
+from gs_search.slimming import (
+    Teacher,
+    harm_of_rates,
+    load_student,
+    rate_factor,
+    record_targets,
+    save_student,
+    slim,
+)
 from gs_search.slimming.layers import norms
 from gs_search.slimming.training import Adversary, Training
 
@@ -98,6 +109,21 @@ def test_a_steered_proximal_run_lands_on_its_target(target: float) -> None:
     )
     result = slim(teacher, settings, lessons, targets, seed=0)
     assert 0.95 * target <= result.macs_share <= target
+
+
+def test_a_student_whose_blocks_have_vanished_is_trained_and_stored(tmp_path: Path) -> None:
+    teacher = random_teacher(16, 2)
+    lessons = RandomLessons(teacher)
+    targets = record_targets(teacher.network, lessons.inputs)
+    settings = SlimmingSettings(target_gflops_ratio=0.35, steps=3, sparsity_multiplier={"body": 3.0, "down": 0.1})
+    result = slim(teacher, settings, lessons, targets, seed=0)
+    assert not result.alive["body.0.branch.1"].any()
+    assert result.curve[-1]["feature"] > 0
+    save_student(tmp_path / "s.safetensors", result.network, Architecture("cyclegan_resnet", 16, 2))
+    loaded = load_student(tmp_path / "s.safetensors")
+    with torch.no_grad():
+        assert torch.equal(loaded(lessons.inputs), result.network(lessons.inputs))
+    assert teacher.graph.macs(result.alive) == pytest.approx(count_flops(loaded, 32).macs, rel=1e-12)
 
 
 def test_a_larger_budget_prunes_more() -> None:
