@@ -17,7 +17,7 @@ def test_activations_equal_torchs_fake_quantization() -> None:
     x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 3
     for signed in (True, False):
         quantizer = ActivationQuantizer(8, torch.tensor(2.5), signed=signed)
-        expected = torch.fake_quantize_per_tensor_affine(x, float(quantizer.step), 0, quantizer.low, quantizer.high)
+        expected = torch.fake_quantize_per_tensor_affine(x, quantizer.step.item(), 0, quantizer.low, quantizer.high)
         torch.testing.assert_close(quantizer(x), expected, rtol=0, atol=1e-6)
 
 

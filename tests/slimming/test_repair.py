@@ -57,7 +57,7 @@ def test_the_depthwise_fit_is_least_squares_channel_by_channel() -> None:
     for channel in range(4):
         design = np.concatenate([rows[:, :, channel].numpy(), np.ones((300, 1))], axis=1)
         expected = np.linalg.lstsq(design, wanted[:, channel].numpy(), rcond=None)[0]
-        fitted = [*conv.weight[channel].flatten().tolist(), float(conv.bias[channel])]
+        fitted = [*conv.weight[channel].flatten().tolist(), conv.bias[channel].item()]
         np.testing.assert_allclose(fitted, expected, atol=1e-4)
 
 
