@@ -34,9 +34,10 @@ from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.networks import Architecture, load_generator
 from gs_search.settings import SlimmingSettings, settings_from_point
-from gs_search.slimming.recipe import HARMLESS_STEPS, harm_of_rates, rate_factor
+from gs_search.slimming.rates import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.teacher import Lessons, Teacher
+from gs_search.slimming.training import RealPictures
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -172,7 +173,7 @@ class Groundwork:
         self.baselines: dict[str, Any] = json.loads((place / "baselines.json").read_text())
         generator, self.architecture = load_generator(place / "generator.safetensors")
         self.teacher = Teacher(generator, config.image_px).to(self.device)
-        self.lessons = Lessons(place / "lessons")
+        self.lessons = Lessons.open(place / "lessons")
         self.targets = _load_targets(place / "repair.safetensors", self.device)
         self.validation = torch.from_numpy(np.load(place / "validation.npy"))
         self.validation_outputs = torch.from_numpy(np.load(place / "validation_outputs.npy")).float()
@@ -191,14 +192,15 @@ class Groundwork:
         """Factor on the learning rates for an unpruned network, or for a student of so many decibels."""
         return rate_factor(self.baselines["learning_rate_harm"], *student_psnr)
 
-    def real(self, seed: int) -> Callable[[int], Tensor] | None:
+    def real(self, seed: int) -> RealPictures | None:
         """A source of target-domain pictures in [-1, 1] for the discriminator, or None where there are none."""
         if self._real is None:
             return None
-        stored, rng = self._real, np.random.default_rng(seed)
+        stored = self._real
 
-        def draw(count: int) -> Tensor:
-            return _floats(torch.from_numpy(stored[rng.integers(0, len(stored), count)]))
+        def draw(step: int, count: int) -> Tensor:
+            chosen = np.random.default_rng((seed, step)).integers(0, len(stored), count)
+            return _floats(torch.from_numpy(stored[chosen]))
 
         return draw
 

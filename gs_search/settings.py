@@ -65,19 +65,28 @@ class Legal:
 LEGAL: dict[str, Legal] = {
     "prune": Legal(choices=("all", "inner")),
     "schedule": Legal(choices=("at_once", "proximal")),
-    "importance": Legal(choices=("rank", "raw")),
+    "importance": Legal(choices=("rank", "taylor", "raw")),
     "sparsity_weight": Legal(0.0, 1e3, optional=True),
     "target_gflops_ratio": Legal(0.01, 1.0, optional=True),
     "sparsity_multiplier": Legal(0.0, 100.0, per_group=True),
     "width_floor": Legal(1, 4096, integer=True),
+    "round_to": Legal(1, 256, integer=True),
     "revive": Legal(choices=(True, False)),
     "repair": Legal(choices=(True, False)),
     "repair_pictures": Legal(1, 4096, integer=True),
     "weight_bits": Legal(choices=BITS, per_group=True),
     "activation_bits": Legal(choices=BITS, per_group=True),
+    "calibration": Legal(choices=("mse", "quantile", "clip", "max")),
+    "quantize_outputs": Legal(choices=(True, False)),
     "distill_weight": Legal(0.0, 1e4),
     "feature_weight": Legal(0.0, 1e4, per_group=True),
+    "feature_match": Legal(choices=("channels", "map")),
+    "perceptual_network": Legal(choices=("efficientnet_lite0", "squeezenet", "vgg16")),
+    "perceptual_weight": Legal(0.0, 1e4),
+    "style_weight": Legal(0.0, 1e8),
     "adversarial_weight": Legal(0.0, 1e4),
+    "adversarial_loss": Legal(choices=("lsgan", "hinge", "log")),
+    "critic_feature_weight": Legal(0.0, 1e4),
     "discriminator_real": Legal(choices=("target", "teacher")),
     "discriminator_width": Legal(4, 512, integer=True),
     "steps": Legal(0, 10_000_000, integer=True),
@@ -103,9 +112,10 @@ class SlimmingSettings:
     schedule: Literal["at_once", "proximal"] = "at_once"
     """``proximal``: the paper, scales are learned and thresholded during the first ``slim_fraction`` of the
     steps. ``at_once``: cut on the teacher's own importance, then train what is left."""
-    importance: Literal["rank", "raw"] = "rank"
-    """What a scale means when training starts: the rank of |scale| * ||next weights|| inside its group of
-    channels (function-preserving rescale), or whatever the teacher has."""
+    importance: Literal["rank", "taylor", "raw"] = "rank"
+    """What a scale means when training starts. ``rank``: the rank of |scale| * ||next weights|| inside its group
+    of channels (function-preserving rescale). ``taylor``: the rank of what its loss would change in the pictures,
+    to second order. ``raw``: whatever the teacher has."""
     sparsity_weight: float | None = None
     """The paper's rho, as a shrink budget: what the proximal steps take off every scale in total,
     rho * sum of the scales' learning rates. One budget prunes alike at any number of steps."""
@@ -115,6 +125,8 @@ class SlimmingSettings:
     """Per group: factor on the sparsity of its layers; 0 spares them."""
     width_floor: int = 4
     """No group of channels becomes narrower than this (a residual block may vanish as a whole)."""
+    round_to: int = 1
+    """Widths are rounded up to a multiple of this: 8 suits the vector units of phones."""
     revive: bool = False
     """Whether a pruned channel may come back during a proximal phase."""
     repair: bool = True
@@ -125,12 +137,32 @@ class SlimmingSettings:
     """Per group. One number leaves stem and head at 8 (or at 32 where it is 32); only a mapping narrows them."""
     activation_bits: int | Mapping[str, int] = 8
     """Per group, like ``weight_bits``; bits of the inputs of convolutions."""
+    calibration: Literal["mse", "quantile", "clip", "max"] = "mse"
+    """How a stream's range is found: least squared error, the 99.95 % quantile, 0.7 of the largest value, or the
+    largest value. Training then refines it, unless ``range_learning_rate`` is 0."""
+    quantize_outputs: bool = False
+    """Round the outputs of convolutions to 8 bits too, as an integer device does."""
     distill_weight: float = 10.0
     """Weight of the mean absolute difference to the teacher's picture."""
     feature_weight: float | Mapping[str, float] = 5.0
     """Per group: weight of the normalised squared difference to the teacher's intermediate features."""
+    feature_match: Literal["channels", "map"] = "channels"
+    """How the student's features meet the teacher's: each kept channel its own, or all of the teacher's through a
+    learned 1x1 convolution."""
+    perceptual_network: Literal["efficientnet_lite0", "squeezenet", "vgg16"] = "efficientnet_lite0"
+    """Whose features the two perceptual terms compare; only EfficientNet-lite0 (extra ``offline``) needs no
+    download."""
+    perceptual_weight: float = 0.0
+    """Weight of the perceptual content term; networks differ in scale (the reference code: 20, with VGG16)."""
+    style_weight: float = 0.0
+    """Weight of the perceptual style term, squared differences of Gram matrices. The reference code's 2e6 is for
+    VGG16; EfficientNet-lite0's features are larger: 20 to 50 there weigh about as much."""
     adversarial_weight: float = 1.0
-    """Weight of the LSGAN term."""
+    """Weight of the adversarial term."""
+    adversarial_loss: Literal["lsgan", "hinge", "log"] = "lsgan"
+    """``lsgan``: the reference code's. ``log``: the paper's. ``hinge``: Lim and Ye, 2017."""
+    critic_feature_weight: float = 0.0
+    """Weight of the difference to the teacher's picture in the discriminator's features."""
     discriminator_real: Literal["target", "teacher"] = "teacher"
     """What the discriminator calls real: target-domain pictures (the paper) or the teacher's (its code)."""
     discriminator_width: int = 32

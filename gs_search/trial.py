@@ -35,7 +35,7 @@ from gs_search.measure.latency import latency_ms
 from gs_search.measure.psnr import psnr
 from gs_search.measure.size import packed_mb
 from gs_search.settings import Point, settings_from_point
-from gs_search.slimming.layers import convolutions
+from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.recipe import slim
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.student import load_student, save_student
@@ -229,7 +229,7 @@ def _targets(ground: Groundwork, pictures: int) -> RepairTargets:
 
 
 def _layers(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
-    kept = convolutions(student)
+    kept = slim_layers(student)
     rows = []
     for layer in ground.teacher.graph.layers.values():
         conv = kept.get(layer.name)

@@ -55,7 +55,7 @@ def test_a_teacher_is_trained_where_the_study_asks_for_it(tmp_path: Path) -> Non
     assert (ground.architecture.width, ground.architecture.blocks) == (4, 1)
     assert ground.baselines["protocol"]["reference_kind"] == "target"
     real = ground.real(0)
-    assert real is not None and real(3).shape == (3, 3, 32, 32)
+    assert real is not None and real(0, 3).shape == (3, 3, 32, 32)
     assert len(ground.lessons) == 8
     assert not list(folder.teacher.glob(".*")), "a temporary file was left"
 

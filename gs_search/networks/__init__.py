@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from gs_search.networks.animegan import AnimeGenerator, InvertedResidualBlock
 from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
 from gs_search.networks.cartoongan import CartoonGenerator
 from gs_search.networks.checkpoints import load_generator, read_tensors
 from gs_search.networks.patchgan import PatchGan
 from gs_search.networks.resnet import ResidualBlock, ResnetGenerator
+from gs_search.networks.unet import UnetGenerator
 
 __all__ = [
     "ARCHITECTURES",
+    "AnimeGenerator",
     "Architecture",
     "CartoonGenerator",
+    "InvertedResidualBlock",
     "PatchGan",
     "ResidualBlock",
     "ResnetGenerator",
+    "UnetGenerator",
     "build",
     "load_generator",
     "read_tensors",

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from gs_search.errors import CheckpointError
+from gs_search.networks.animegan import AnimeGenerator
 from gs_search.networks.cartoongan import CartoonGenerator
 from gs_search.networks.resnet import ResnetGenerator
+from gs_search.networks.unet import NORMS, UnetGenerator
 
 __all__ = ["ARCHITECTURES", "Architecture", "build"]
 
@@ -19,13 +21,21 @@ __all__ = ["ARCHITECTURES", "Architecture", "build"]
 class Architecture:
     """A generator's name and size: enough, with a file of tensors, to build it again.
 
-    ``affine`` says whether the norms carry scales and shifts (always so for CartoonGAN).
+    Files of earlier versions have the first fields only: later ones need defaults, which must mean what those
+    files hold.
     """
 
     name: str
     width: int
+    """Channels after the first convolution."""
     blocks: int
+    """Residual blocks; for the U-Net, how many times it halves the picture."""
     affine: bool = True
+    """Whether the norms carry scales and shifts (always so for CartoonGAN and AnimeGANv2)."""
+    norm: str = "instance"
+    """``batch`` or ``instance``; heeded by the U-Net alone, the others have one kind."""
+    align_corners: bool = True
+    """How bilinear enlargements place their pixels; heeded by AnimeGANv2 alone."""
 
     def to_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
@@ -38,14 +48,19 @@ class Architecture:
                 f"unknown architecture {fields.get('name')!r}; this version builds {', '.join(ARCHITECTURES)}"
             )
         try:
-            return cls(**fields)  # type: ignore[arg-type]
+            described = cls(**fields)  # type: ignore[arg-type]
         except TypeError as error:
             raise CheckpointError(f"the architecture's description is damaged: {error}") from None
+        if described.norm not in list(NORMS):
+            raise CheckpointError(f"unknown norm {described.norm!r}; this version builds {', '.join(NORMS)}")
+        return described
 
 
 ARCHITECTURES: dict[str, Callable[[Architecture], nn.Module]] = {
     "cyclegan_resnet": lambda a: ResnetGenerator(a.width, a.blocks, affine=a.affine),
     "cartoongan": lambda a: CartoonGenerator(a.width, a.blocks),
+    "pix2pix_unet": lambda a: UnetGenerator(a.width, a.blocks, norm=a.norm, affine=a.affine),
+    "animeganv2": lambda a: AnimeGenerator(a.width, a.blocks, align_corners=a.align_corners),
 }
 
 

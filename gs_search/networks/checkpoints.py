@@ -1,16 +1,13 @@
 """Reading generators from files: our safetensors and the releases of the original authors.
 
-Layouts known: CycleGAN (``model.1.weight``, ``model.10.conv_block.1.weight``; affine norms or plain ones, with
-or without dropout), GAN Slimming's own (the same names), CartoonGAN (``conv01_1.weight``, ``in01_1.scale``).
-Foreign files are opened with ``weights_only=True`` and nothing else: there is no fallback that could run code.
+Which layouts are known stands in ``layouts``. Foreign files are opened with ``weights_only=True`` and nothing
+else: there is no fallback that could run code.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -21,11 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
-from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
+from gs_search.networks.architectures import Architecture, build
+from gs_search.networks.layouts import Tensors, describe_shape, translate
 
 __all__ = ["load_generator", "read_tensors"]
-
-Tensors = dict[str, Tensor]
 
 WRAPPERS = ("state_dict", "model_state_dict", "generator", "netG", "G", "model", "params_ema", "params")
 """Keys under which training scripts bury the state dict."""
@@ -77,17 +73,11 @@ def load_generator(path: Path, architecture: str = "auto") -> tuple[nn.Module, A
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if "architecture" in metadata:
         found, converted = Architecture.from_json(json.loads(metadata["architecture"])), tensors
-    elif "conv01_1.weight" in tensors:
-        found, converted = _from_cartoongan(tensors, path)
-    elif "model.1.weight" in tensors:
-        found, converted = _from_cyclegan(tensors, path)
     else:
-        some = ", ".join(list(tensors)[:3])
-        raise CheckpointError(
-            f"{path}: not a generator known here (its tensors are {some}, ...); known: {', '.join(ARCHITECTURES)}"
-        )
+        found, converted = translate(tensors, path)
     if architecture not in ("auto", found.name):
-        raise CheckpointError(f"{path}: holds a {found.name} generator, but the study says {architecture}")
+        article = "an" if found.name[0] in "aeiou" else "a"
+        raise CheckpointError(f"{path}: holds {article} {found.name} generator, but the study says {architecture}")
     for name, tensor in converted.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the checkpoint is useless")
@@ -97,91 +87,18 @@ def load_generator(path: Path, architecture: str = "auto") -> tuple[nn.Module, A
 
 
 def _fit(generator: nn.Module, tensors: Tensors, path: Path) -> None:
-    wanted = generator.state_dict()
+    # How many batches a norm has seen is not in old files, and matters to none of these networks.
+    wanted = {n: tensor for n, tensor in generator.state_dict().items() if not n.endswith("num_batches_tracked")}
     for name in wanted:
         if name not in tensors:
             raise CheckpointError(f"{path}: incomplete checkpoint, tensor {name} is missing")
         if wanted[name].shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{path}: tensor {name} is {_shape(tensors[name])}, this architecture needs {_shape(wanted[name])}"
-            )
-    generator.load_state_dict({name: tensors[name].to(torch.float32) for name in wanted})
-
-
-def _from_cyclegan(tensors: Tensors, path: Path) -> tuple[Architecture, Tensors]:
-    """Translate ``model.N`` names; N is the index in CycleGAN's one long Sequential."""
-    numbers = [int(match[1]) for name in tensors if (match := re.match(r"model\.(\d+)\.(?:conv_)?block\.", name))]
-    if not numbers:
-        raise CheckpointError(f"{path}: CycleGAN names, but no residual blocks (model.10.conv_block.…)")
-    blocks = max(numbers) - 9
-    after = 10 + blocks
-    places = {1: "stem.1", 2: "stem.2", 4: "down.0", 5: "down.1", 7: "down.3", 8: "down.4"}
-    places |= {after: "up.0", after + 1: "up.1", after + 3: "up.3", after + 4: "up.4", after + 7: "head.1"}
-    # With dropout, CycleGAN's blocks have one more module before the second convolution.
-    dropout = any(re.search(r"block\.7\.|block\.6\.weight", n) and tensors[n].dim() == 4 for n in tensors)
-    inner = {1: 1, 2: 2, 6: 5, 7: 6} if dropout else {1: 1, 2: 2, 5: 5, 6: 6}
-    converted = {}
-    for name, tensor in tensors.items():
-        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            continue  # InstanceNorm never used them
-        block = re.fullmatch(r"model\.(\d+)\.(?:conv_)?block\.(\d+)\.(weight|bias)", name)
-        plain = re.fullmatch(r"model\.(\d+)\.(weight|bias)", name)
-        if block and int(block[2]) in inner:
-            converted[f"body.{int(block[1]) - 10}.branch.{inner[int(block[2])]}.{block[3]}"] = tensor
-        elif plain and int(plain[1]) in places:
-            converted[f"{places[int(plain[1])]}.{plain[2]}"] = tensor
-        else:
-            raise CheckpointError(f"{path}: tensor {name} does not belong to a CycleGAN ResNet generator")
-    return _completed(Architecture("cyclegan_resnet", _width(tensors["model.1.weight"], path), blocks), converted)
-
-
-def _completed(architecture: Architecture, tensors: Tensors) -> tuple[Architecture, Tensors]:
-    """Settle ``affine``; where only some norms have scales (GAN Slimming's), give the others 1 and 0."""
-    if not any(tensor.dim() == 1 and name.endswith(".weight") for name, tensor in tensors.items()):
-        return dataclasses.replace(architecture, affine=False), tensors
-    for name, module in build(architecture).named_modules():
-        if isinstance(module, nn.InstanceNorm2d) and f"{name}.weight" not in tensors:
-            tensors[f"{name}.weight"] = torch.ones(module.num_features)
-            tensors[f"{name}.bias"] = torch.zeros(module.num_features)
-    return architecture, tensors
-
-
-def _from_cartoongan(tensors: Tensors, path: Path) -> tuple[Architecture, Tensors]:
-    """Translate the authors' names (``conv04_2``, ``in04_2``, ``deconv01_1``)."""
-    last = max(int(match[1]) for name in tensors if (match := re.match(r"conv(\d+)_", name)))
-    blocks = last - 3
-    if blocks < 1:
-        raise CheckpointError(f"{path}: CartoonGAN names, but no residual blocks (conv04_1, …)")
-    modules = {
-        **{"conv01_1": "stem.1", "in01_1": "stem.2", "deconv03_1": "head.1"},
-        **{"conv02_1": "down.0", "conv02_2": "down.1", "in02_1": "down.2"},
-        **{"conv03_1": "down.4", "conv03_2": "down.5", "in03_1": "down.6"},
-        **{"deconv01_1": "up.0", "deconv01_2": "up.1", f"in{last + 1:02d}_1": "up.2"},
-        **{"deconv02_1": "up.4", "deconv02_2": "up.5", f"in{last + 2:02d}_1": "up.6"},
-    }
-    for block in range(blocks):
-        number = f"{block + 4:02d}"
-        for old, new in (
-            (f"conv{number}_1", 1),
-            (f"in{number}_1", 2),
-            (f"conv{number}_2", 5),
-            (f"in{number}_2", 6),
-        ):
-            modules[old] = f"body.{block}.branch.{new}"
-    parameters = {"scale": "weight", "shift": "bias", "weight": "weight", "bias": "bias"}
-    converted = {}
-    for name, tensor in tensors.items():
-        module, _, parameter = name.rpartition(".")
-        if module not in modules or parameter not in parameters:
-            raise CheckpointError(f"{path}: tensor {name} does not belong to a CartoonGAN generator")
-        converted[f"{modules[module]}.{parameters[parameter]}"] = tensor
-    return Architecture("cartoongan", _width(tensors["conv01_1.weight"], path), blocks), converted
-
-
-def _width(stem: Tensor, path: Path) -> int:
-    if stem.dim() != 4 or stem.shape[1:] != (3, 7, 7):
-        raise CheckpointError(f"{path}: the first convolution is {_shape(stem)}, expected width x 3 x 7 x 7")
-    return int(stem.shape[0])
+            found, needed = describe_shape(tensors[name]), describe_shape(wanted[name])
+            raise CheckpointError(f"{path}: tensor {name} is {found}, this architecture needs {needed}")
+    for name in tensors:
+        if name not in wanted and not name.endswith("num_batches_tracked"):
+            raise CheckpointError(f"{path}: tensor {name} does not belong to this architecture")
+    generator.load_state_dict({name: tensors[name].to(torch.float32) for name in wanted}, strict=False)
 
 
 def _unwrap(content: object, path: Path) -> Tensors:
@@ -195,10 +112,6 @@ def _unwrap(content: object, path: Path) -> Tensors:
             break
         content = inner[0]
     raise CheckpointError(f"{path}: no state_dict in it; save the generator's state_dict alone")
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape))
 
 
 def _brief(error: BaseException) -> str:

@@ -1,12 +1,15 @@
 """GAN Slimming as a library: distillation, channel pruning and quantization in one objective.
 
-The paper: Wang, Gui, Yang, Liu, Wang: GAN Slimming, ECCV 2020.
+The paper: Wang, Gui, Yang, Liu, Wang: GAN Slimming, ECCV 2020. ``slim_generator`` does all of it in one call; the
+rest are its parts, for those who bring their own data or loop.
 """
 
 from __future__ import annotations
 
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming.recipe import Slimmed, harm_of_rates, rate_factor, slim
+from gs_search.slimming.library import slim_generator
+from gs_search.slimming.rates import harm_of_rates, rate_factor
+from gs_search.slimming.recipe import Slimmed, slim
 from gs_search.slimming.repair import record_targets
 from gs_search.slimming.student import load_student, save_student
 from gs_search.slimming.teacher import Batch, Lessons, Teacher
@@ -23,4 +26,5 @@ __all__ = [
     "record_targets",
     "save_student",
     "slim",
+    "slim_generator",
 ]

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from gs_search.errors import UnsupportedNetwork
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.channels import Alive, ChannelGraph
-from gs_search.slimming.layers import SlimConv, convolutions, norms
+from gs_search.slimming.layers import SlimGroupNorm, SlimLayer, SlimLinear, norm_width, norms, slim_layers
 
-__all__ = ["ChannelConstant", "Parity", "check_parity", "extract", "resize_conv_", "resize_norm_"]
+__all__ = ["ChannelConstant", "Parity", "check_parity", "extract", "resize_layer_", "resize_norm_", "set_group_sizes_"]
 
 TOLERANCE = 1e-5
 
@@ -68,44 +68,63 @@ def extract(graph: ChannelGraph, network: nn.Module, alive: Alive) -> nn.Module:
                 n for n, g in graph.groups.items() if any(s.module == f"{group.block}.branch.5" for s in g.slots)
             )
             block.branch.shift = nn.Parameter(block.branch.shift.data[torch.as_tensor(alive[stream])])
-    for name, conv in convolutions(student).items():
-        keep_out = graph.kept(alive, name, "out", conv.num_outputs)
-        keep_in = graph.kept(alive, name, "in", conv.in_channels)
-        resize_conv_(conv, keep_in, keep_out)
+    for name, layer in slim_layers(student).items():
+        keep_out = graph.kept(alive, name, "out", layer.num_outputs)
+        keep_in = graph.kept(alive, name, "in", layer.num_inputs)
+        resize_layer_(layer, keep_in, keep_out)
     for name, norm in norms(student).items():
-        resize_norm_(norm, graph.kept(alive, name, "norm", norm.num_features))
+        resize_norm_(norm, graph.kept(alive, name, "norm", norm_width(norm)))
+    for name, module in student.named_modules():
+        if isinstance(module, nn.PReLU) and module.num_parameters > 1:
+            keep = torch.as_tensor(graph.kept(alive, name, "slope", module.num_parameters))
+            module.weight = nn.Parameter(module.weight.detach()[keep.to(module.weight.device)].clone())
+            module.num_parameters = int(keep.sum())
     return student
 
 
-def resize_conv_(conv: SlimConv, keep_in: np.ndarray, keep_out: np.ndarray) -> None:
-    """Keep these input and output channels of a convolution, with its quantizers and gate."""
-    device = conv.weight.device
+def resize_layer_(conv: SlimLayer, keep_in: np.ndarray, keep_out: np.ndarray) -> None:
+    """Keep these input and output channels of a layer, with its quantizers and gate.
+
+    Grouped layers that are not depthwise keep all channels (``channels.trace`` sees to it).
+    """
+    if keep_in.all() and keep_out.all():
+        return
+    device, depthwise = conv.weight.device, conv.num_groups > 1
     inputs = torch.as_tensor(np.flatnonzero(keep_in), device=device)
     outputs = torch.as_tensor(np.flatnonzero(keep_out), device=device)
-    weight = conv.weight.detach().index_select(conv.out_axis if conv.groups == 1 else 0, outputs)
-    if conv.groups == 1:
+    weight = conv.weight.detach().index_select(0 if depthwise else conv.out_axis, outputs)
+    if not depthwise:
         weight = weight.index_select(1 - conv.out_axis, inputs)
     conv.weight = nn.Parameter(weight.clone())
     if conv.bias is not None:
         conv.bias = nn.Parameter(conv.bias.detach()[outputs].clone())
     if conv.gate is not None:
         conv.gate = nn.Parameter(conv.gate.detach()[outputs].clone())
+    groups = len(outputs) if depthwise else 1
+    conv.set_widths(len(inputs), len(outputs), groups)
     if conv.weight_quantizer is not None:
-        conv.weight_quantizer.keep(outputs)
-    conv.in_channels, conv.out_channels = len(inputs), len(outputs)
-    if conv.groups > 1:
-        conv.groups = len(outputs)
+        conv.weight_quantizer.keep(outputs, groups)
 
 
 def resize_norm_(norm: nn.Module, keep: np.ndarray) -> None:
-    """Keep these channels of an affine norm."""
+    """Keep these channels of an affine norm; a GroupNorm's groups may become uneven, and empty ones go."""
     index = torch.as_tensor(np.flatnonzero(keep), device=cast(Tensor, norm.weight).device)
     for name in ("weight", "bias"):
         setattr(norm, name, nn.Parameter(getattr(norm, name).detach()[index].clone()))
     for name in ("running_mean", "running_var"):
         if getattr(norm, name, None) is not None:
             setattr(norm, name, getattr(norm, name)[index].clone())
-    norm.num_features = len(index)  # type: ignore[assignment]
+    if isinstance(norm, SlimGroupNorm):
+        kept = [int(part.sum()) for part in np.split(keep, np.cumsum(norm.sizes)[:-1])]
+        set_group_sizes_(norm, [size for size in kept if size])
+    else:
+        norm.num_features = len(index)  # type: ignore[assignment]
+
+
+def set_group_sizes_(norm: SlimGroupNorm, sizes: list[int]) -> None:
+    """Say how many channels each group has; none of them is dead."""
+    norm.sizes, norm.num_channels, norm.num_groups = sizes, sum(sizes), len(sizes)
+    norm.alive, norm.masked = torch.ones(sum(sizes), device=norm.weight.device), False
 
 
 @torch.no_grad()
@@ -116,17 +135,25 @@ def check_parity(graph: ChannelGraph, masked: nn.Module, student: nn.Module, ali
         UnsupportedNetwork: they differ by more than 1e-5 or in a code; the message names the first layer.
     """
     masked, student = copy.deepcopy(masked).double().eval(), copy.deepcopy(student).double().eval()
-    full, small = _codes(masked, pictures.double()), _codes(student, pictures.double())
+    full = _codes(masked, pictures.double())
+    try:
+        small = _codes(student, pictures.double())
+    except RuntimeError as error:
+        raise UnsupportedNetwork(
+            f"the network without its pruned channels does not run ({str(error).strip().splitlines()[0]}): its code "
+            "names a number of channels, or adds a tensor that no layer writes"
+        ) from None
     mismatches, compared, first = 0, 0, ""
     for (name, kind), codes in small[1].items():
         dense = full[1][name, kind]
-        conv = convolutions(masked)[name]
-        keep_in = torch.as_tensor(graph.kept(alive, name, "in", conv.in_channels), device=codes.device)
+        conv = slim_layers(masked)[name]
+        keep_in = torch.as_tensor(graph.kept(alive, name, "in", conv.num_inputs), device=codes.device)
         keep_out = torch.as_tensor(graph.kept(alive, name, "out", conv.num_outputs), device=codes.device)
-        if kind == "activation":
-            dense = dense[:, keep_in]
-        elif conv.groups > 1:
-            dense = dense[keep_out]
+        if kind != "weight":
+            keep = keep_in if kind == "input" else keep_out
+            dense = dense[..., keep] if isinstance(conv, SlimLinear) else dense[:, keep]
+        elif conv.num_groups > 1:
+            dense = dense[keep_out] if keep_out.numel() == len(dense) else dense
         else:
             dense = dense[keep_out][:, keep_in] if conv.out_axis == 0 else dense[keep_in][:, keep_out]
         wrong = int((dense != codes).sum())
@@ -136,25 +163,28 @@ def check_parity(graph: ChannelGraph, masked: nn.Module, student: nn.Module, ali
     if mismatches or not difference <= TOLERANCE:
         raise UnsupportedNetwork(
             f"masked and extracted network differ (by {difference:.2g}, {mismatches} codes; first: "
-            f"{first or 'the output'}): a function between two layers does not keep zeros, or mixes channels"
+            f"{first or 'the output'}): a function before that layer does not keep zeros, or mixes channels"
         )
     return Parity(difference, mismatches, compared, len(pictures))
 
 
 def _codes(network: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
+    """Output, and the codes of every weight, input and output by (layer, kind)."""
     found: dict[tuple[str, str], Tensor] = {}
     handles = []
-    for name, conv in convolutions(network).items():
+    for name, conv in slim_layers(network).items():
         if conv.weight_quantizer is not None:
             found[name, "weight"] = conv.weight_quantizer.codes(conv.weight)
-        if conv.input_quantizer is not None:
 
-            def record(module: SlimConv, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                assert module.input_quantizer is not None
-                found[name, "activation"] = module.input_quantizer.codes(inputs[0])
+        def record(module: SlimLayer, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            if module.input_quantizer is not None:
+                found[name, "input"] = module.input_quantizer.codes(inputs[0])
+            if module.output_quantizer is not None:
+                found[name, "output"] = module.output_quantizer.codes(output)
 
-            handles.append(conv.register_forward_pre_hook(record))
-    output = network(pictures)
-    for handle in handles:
-        handle.remove()
-    return output, found
+        handles.append(conv.register_forward_hook(record))
+    try:
+        return network(pictures), found
+    finally:
+        for handle in handles:
+            handle.remove()

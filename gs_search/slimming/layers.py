@@ -1,8 +1,8 @@
-"""Convolutions that can be slimmed: with quantizers, and a gate where no norm follows.
+"""Layers that can be slimmed: with quantizers, with a gate where no norm follows, and norms that may lose channels.
 
-``slimmable`` copies a generator and replaces its convolutions. A convolution whose output no norm scales gets a
-*gate*, a vector of ones that multiplies its output channels: the prunable scale that the paper takes from norms.
-Norms without scales get scale 1 and shift 0, which changes nothing.
+``slimmable`` copies a generator and replaces its convolutions and linear layers. A layer whose output no norm
+scales gets a *gate*, a vector of ones that multiplies its output channels: the prunable scale that the paper
+takes from norms. Norms without scales get scale 1 and shift 0, which changes nothing.
 """
 
 from __future__ import annotations
@@ -13,44 +13,83 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 
-__all__ = ["Norm", "SlimConv", "SlimConv2d", "SlimConvTranspose2d", "convolutions", "norms", "slimmable"]
+__all__ = [
+    "NORMS",
+    "Norm",
+    "SlimConv2d",
+    "SlimConvTranspose2d",
+    "SlimGroupNorm",
+    "SlimLayer",
+    "SlimLinear",
+    "norm_width",
+    "norms",
+    "slim_layers",
+    "slimmable",
+]
 
-NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d)
-Norm = nn.InstanceNorm2d | nn.BatchNorm2d
+NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d, nn.GroupNorm)
+Norm = nn.InstanceNorm2d | nn.BatchNorm2d | nn.GroupNorm
 
 
 class _Slim(nn.Module):
-    """What both kinds of convolution add: input quantizer, weight quantizer, gate."""
+    """What all kinds of layers add: quantizers of input, weight and output, and a gate."""
 
     weight: Tensor
     bias: Tensor | None
     input_quantizer: ActivationQuantizer | None
     weight_quantizer: WeightQuantizer | None
+    output_quantizer: ActivationQuantizer | None
     gate: nn.Parameter | None
     out_axis: int
+    in_channels: int
+    out_channels: int
+    groups: int
 
     def _extend(self) -> None:
         self.input_quantizer = None
         self.weight_quantizer = None
+        self.output_quantizer = None
         self.register_parameter("gate", None)
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
-        y = self._convolve(x, weight)
-        return y if self.gate is None else y * self.gate.view(1, -1, 1, 1).to(y.dtype)
+        y = self._apply_weight(x, weight)
+        if self.gate is not None:
+            y = y * self.as_channels(self.gate).to(y.dtype)
+        return y if self.output_quantizer is None else self.output_quantizer(y)
+
+    def as_channels(self, values: Tensor) -> Tensor:
+        """One value for each output channel, in a shape that multiplies the output."""
+        return values.view(1, -1, 1, 1)
+
+    def positions(self, y: Tensor) -> Tensor:
+        """An output as one row for each place of the picture: P x C."""
+        return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+
+    @property
+    def num_inputs(self) -> int:
+        return self.in_channels
 
     @property
     def num_outputs(self) -> int:
-        groups = cast(int, self.groups)
-        return self.weight.shape[0] if self.out_axis == 0 else self.weight.shape[1] * groups
+        return self.out_channels
+
+    @property
+    def num_groups(self) -> int:
+        return self.groups
+
+    def set_widths(self, inputs: int, outputs: int, groups: int) -> None:
+        """Say what the sliced weight's shape means."""
+        self.in_channels, self.out_channels, self.groups = inputs, outputs, groups
 
     def add_gate(self) -> None:
         """Give every output channel a scale of one."""
@@ -60,14 +99,14 @@ class _Slim(nn.Module):
 class SlimConv2d(_Slim, nn.Conv2d):
     out_axis = 0
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._conv_forward(x, weight, self.bias)
 
 
 class SlimConvTranspose2d(_Slim, nn.ConvTranspose2d):  # type: ignore[misc]  # no output_size here
     out_axis = 1
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv_transpose2d(
             x,
             weight,
@@ -80,37 +119,139 @@ class SlimConvTranspose2d(_Slim, nn.ConvTranspose2d):  # type: ignore[misc]  # n
         )
 
 
-SlimConv = SlimConv2d | SlimConvTranspose2d
+class SlimLinear(_Slim, nn.Linear):  # type: ignore[misc]  # torch says that its bias is always there
+    """A linear layer over the last dimension."""
+
+    out_axis = 0
+
+    def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight, self.bias)
+
+    def as_channels(self, values: Tensor) -> Tensor:
+        return values
+
+    def positions(self, y: Tensor) -> Tensor:
+        return y.reshape(-1, y.shape[-1])
+
+    @property
+    def num_inputs(self) -> int:
+        return self.in_features
+
+    @property
+    def num_outputs(self) -> int:
+        return self.out_features
+
+    @property
+    def num_groups(self) -> int:
+        return 1
+
+    def set_widths(self, inputs: int, outputs: int, groups: int) -> None:
+        self.in_features, self.out_features = inputs, outputs
+
+
+SlimLayer = SlimConv2d | SlimConvTranspose2d | SlimLinear
+_KINDS: dict[type[nn.Module], type[_Slim]] = {
+    nn.Conv2d: SlimConv2d,
+    nn.ConvTranspose2d: SlimConvTranspose2d,
+    nn.Linear: SlimLinear,
+}
+
+
+class SlimGroupNorm(nn.GroupNorm):
+    """A GroupNorm whose groups may lose channels unevenly, before and after the dead ones are cut out.
+
+    Dead channels must not count in a group's mean and variance, or the network would change when they are
+    removed. ``sizes`` are the channels of each group; ``alive`` masks them (ones where all live).
+    """
+
+    sizes: list[int]
+    alive: Tensor
+
+    def _extend(self) -> None:
+        self.sizes = [self.num_channels // self.num_groups] * self.num_groups
+        self.register_buffer("alive", torch.ones(self.num_channels, device=self.weight.device), persistent=False)
+        self.masked = False
+
+    def set_alive(self, alive: Tensor) -> None:
+        """Which channels live, one bool each."""
+        self.alive.copy_(alive)
+        self.masked = not bool(alive.all())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.masked:
+            return self._without_dead(x)
+        if len(set(self.sizes)) == 1:
+            return F.group_norm(x, len(self.sizes), self.weight, self.bias, self.eps)
+        groups = zip(*(t.split(self.sizes, dim) for t, dim in ((x, 1), (self.weight, 0), (self.bias, 0))), strict=True)
+        return torch.cat([F.group_norm(part, 1, weight, bias, self.eps) for part, weight, bias in groups], dim=1)
+
+    def _without_dead(self, x: Tensor) -> Tensor:
+        values = x if x.dtype == torch.float64 else x.float()
+        alive = self.alive.to(values.dtype)
+        group = torch.arange(len(self.sizes), device=x.device).repeat_interleave(
+            torch.tensor(self.sizes, device=x.device)
+        )
+        members = F.one_hot(group, len(self.sizes)).to(values.dtype)  # C x G
+        count = (alive @ members).clamp_min(1) * x.shape[2] * x.shape[3]
+
+        def group_mean(y: Tensor) -> Tensor:
+            return ((y.sum(dim=(2, 3)) * alive) @ members / count @ members.T)[:, :, None, None]
+
+        centred = values - group_mean(values)
+        normed = centred * torch.rsqrt(group_mean(centred.square()) + self.eps)
+        return normed * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
 def slimmable(generator: nn.Module) -> nn.Module:
-    """Return a copy whose convolutions are slimmable, whose norms have scales, and which computes the same."""
+    """Return a copy whose layers are slimmable, whose norms have scales, and which computes the same.
+
+    Parametrisations (spectral norm and the like) become plain weights, for training would fight them. In-place
+    activations are not in place any more: one hides the norm before it from the dependency graph. (Where a
+    network relies on them changing a skip connection, ``Teacher`` notices.)
+    """
     generator = copy.deepcopy(generator)
     for module in list(generator.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(cast(Any, module.parametrizations)):
+                parametrize.remove_parametrizations(module, name)
+    for module in list(generator.modules()):
         for name, child in list(module.named_children()):
-            if type(child) in (nn.Conv2d, nn.ConvTranspose2d):
-                # Keeps hooks, parametrisations and training mode; only the behaviour of forward is new.
-                child.__class__ = SlimConv2d if isinstance(child, nn.Conv2d) else SlimConvTranspose2d
+            if type(child) in _KINDS:
+                # Keeps hooks and training mode; only the behaviour of forward is new.
+                child.__class__ = _KINDS[type(child)]
                 cast(_Slim, child)._extend()
-            elif isinstance(child, NORMS) and not child.affine:
-                setattr(module, name, _with_scales(child))
-            elif isinstance(child, nn.ReLU) and child.inplace:
-                child.inplace = False  # an in-place one hides the norm before it from the dependency graph
+            elif isinstance(child, NORMS):
+                scaled = child if child.affine else _with_scales(child)
+                if type(scaled) is nn.GroupNorm:
+                    scaled.__class__ = SlimGroupNorm
+                    cast(SlimGroupNorm, scaled)._extend()
+                setattr(module, name, scaled)
+            elif getattr(child, "inplace", False) is True:
+                cast(Any, child).inplace = False
     return generator
 
 
-def convolutions(network: nn.Module) -> dict[str, SlimConv]:
-    """All slimmable convolutions by name, in order of definition."""
-    return {n: m for n, m in network.named_modules() if isinstance(m, (SlimConv2d, SlimConvTranspose2d))}
+def slim_layers(network: nn.Module) -> dict[str, SlimLayer]:
+    """All slimmable convolutions and linear layers by name, in order of definition."""
+    kinds = (SlimConv2d, SlimConvTranspose2d, SlimLinear)
+    return {n: m for n, m in network.named_modules() if isinstance(m, kinds)}
 
 
 def norms(network: nn.Module) -> dict[str, Norm]:
-    """All norms with scales by name, in order of definition."""
+    """All norms by name, in order of definition."""
     return {n: m for n, m in network.named_modules() if isinstance(m, NORMS)}
+
+
+def norm_width(norm: Norm) -> int:
+    """Its number of channels."""
+    return norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
 
 
 def _with_scales(norm: Norm) -> Norm:
     device = next((t.device for t in norm.buffers()), torch.device("cpu"))
+    scaled: Norm
+    if isinstance(norm, nn.GroupNorm):
+        return nn.GroupNorm(norm.num_groups, norm.num_channels, eps=norm.eps, affine=True).train(norm.training)
     kept = {"eps": norm.eps, "momentum": norm.momentum, "track_running_stats": norm.track_running_stats}
     scaled = type(norm)(norm.num_features, affine=True, **cast(Any, kept)).to(device)
     scaled.load_state_dict(norm.state_dict(), strict=False)

@@ -19,8 +19,9 @@ __all__ = [
     "FLOAT_BITS",
     "ActivationQuantizer",
     "WeightQuantizer",
-    "best_activation_range",
+    "activation_range",
     "best_weight_range",
+    "weight_rows",
 ]
 
 FLOAT_BITS = 32
@@ -32,6 +33,10 @@ SMALLEST_RANGE = 1e-8
 WEIGHT_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 ACTIVATION_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.22, 0.15)
 """Shares of the largest magnitude tried as range; the one of least squared error is taken."""
+
+CLIP = 0.7
+QUANTILE = 0.9995
+"""What the calibrations ``clip`` and ``quantile`` take of the magnitudes."""
 
 
 def _round(x: Tensor) -> Tensor:
@@ -57,17 +62,21 @@ class _Quantizer(nn.Module):
         """Size of one code, always positive."""
         return self.base * (1 + self.change.clamp(-0.9, 9.0))
 
-    def broadcast(self, step: Tensor) -> Tensor:
+    zero_point = 0
+    """The code of the value 0: ranges are symmetric where signed, and begin at 0 where not."""
+
+    def broadcast(self, step: Tensor, like: Tensor) -> Tensor:
+        """The step in a shape that multiplies a tensor shaped as ``like``."""
         return step
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` as int16."""
-        scaled = x / self.broadcast(self.step.to(x.dtype))
+        scaled = x / self.broadcast(self.step.to(x.dtype), x)
         return torch.round(scaled).clamp(self.low, self.high).to(torch.int16)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake quantization: the values that the codes stand for, in ``x``'s type."""
-        step = self.broadcast(self.step.to(x.dtype))
+        step = self.broadcast(self.step.to(x.dtype), x)
         return _round((x / step).clamp(self.low, self.high)) * step
 
     @torch.no_grad()
@@ -90,18 +99,26 @@ class WeightQuantizer(_Quantizer):
         bits: 2 to 8.
         ranges: largest magnitude with a code, one for each output channel.
         axis: dimension of the output channels in the weight (0; 1 for transposed convolutions).
+        groups: of a transposed convolution, whose weight is C_in x C_out / groups x h x w.
     """
 
-    def __init__(self, bits: int, ranges: Tensor, axis: int = 0) -> None:
+    def __init__(self, bits: int, ranges: Tensor, axis: int = 0, groups: int = 1) -> None:
         high = 2 ** (bits - 1) - 1
         super().__init__(bits, -high, high, ranges)
-        self.axis = axis
+        self.axis, self.groups = axis, groups
 
-    def broadcast(self, step: Tensor) -> Tensor:
-        return step.view(-1, 1, 1, 1) if self.axis == 0 else step.view(1, -1, 1, 1)
+    def broadcast(self, step: Tensor, like: Tensor) -> Tensor:
+        rest = [1] * (like.dim() - 2)
+        if self.axis == 0:
+            return step.view(-1, 1, *rest)
+        if self.groups == 1:
+            return step.view(1, -1, *rest)
+        each = like.shape[0] // self.groups
+        return step.view(self.groups, 1, -1).expand(-1, each, -1).reshape(like.shape[0], -1, *rest)
 
-    def keep(self, channels: Tensor) -> None:
-        """Drop all output channels but ``channels``."""
+    def keep(self, channels: Tensor, groups: int = 1) -> None:
+        """Drop all output channels but ``channels``, which leaves so many groups."""
+        self.groups = groups
         self.base = self.base[channels].clone()
         self.change = nn.Parameter(self.change.data[channels].clone())
 
@@ -121,22 +138,40 @@ class ActivationQuantizer(_Quantizer):
         self.signed = signed
 
 
+def weight_rows(weight: Tensor, axis: int, groups: int = 1) -> Tensor:
+    """A weight as one row for each output channel, whatever the kind of its layer."""
+    if axis == 0:
+        return weight.flatten(1)
+    inputs, outputs = weight.shape[:2]
+    return weight.view(groups, inputs // groups, outputs, -1).transpose(1, 2).reshape(groups * outputs, -1)
+
+
 @torch.no_grad()
-def best_weight_range(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
+def best_weight_range(weight: Tensor, bits: int, axis: int = 0, groups: int = 1) -> Tensor:
     """Per-channel range of least squared rounding error among ``WEIGHT_CLIPS`` of the largest magnitude."""
-    rows = weight.transpose(0, axis).reshape(weight.shape[axis], -1)
+    rows = weight_rows(weight, axis, groups)
     largest = rows.abs().amax(dim=1).clamp_min(SMALLEST_RANGE)
     high = 2 ** (bits - 1) - 1
     return _least_error(rows, largest, -high, high, WEIGHT_CLIPS)
 
 
 @torch.no_grad()
-def best_activation_range(sample: Tensor, bits: int, *, signed: bool) -> Tensor:
-    """Range of least squared rounding error of a sample of the stream (any shape), as a scalar tensor."""
+def activation_range(sample: Tensor, bits: int, *, signed: bool, method: str = "mse") -> Tensor:
+    """Range of a stream, from a sample of its values (any shape), as a scalar tensor.
+
+    Args:
+        method: ``max``, the largest magnitude; ``clip``, 0.7 of it; ``quantile``, the 99.95 % quantile of the
+            magnitudes; ``mse``, the range of least squared rounding error at these bits.
+    """
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     row = sample.reshape(1, -1).float()
     largest = row.abs().amax(dim=1).clamp_min(SMALLEST_RANGE)
-    return _least_error(row, largest, low, high, ACTIVATION_CLIPS).reshape(())
+    if method == "mse":
+        return _least_error(row, largest, low, high, ACTIVATION_CLIPS).reshape(())
+    if method == "quantile":
+        place = max(1, round(QUANTILE * row.numel()))  # torch.quantile refuses more than 16 million values
+        return row.abs().flatten().kthvalue(place).values.clamp_min(SMALLEST_RANGE)
+    return (largest * (CLIP if method == "clip" else 1.0)).reshape(())
 
 
 def _least_error(rows: Tensor, largest: Tensor, low: int, high: int, clips: tuple[float, ...]) -> Tensor:

@@ -3,42 +3,50 @@
 ``schedule: proximal`` is the paper: scales are learned and thresholded while the network trains with its
 quantizers, then what is dead is cut. ``schedule: at_once`` cuts by the teacher's own importance before the first
 step. Both then repair the small network in closed form and train it with the remaining steps.
+
+A run may be stopped after any step and continued from its checkpoint; on a CPU with one thread it then ends in the
+same bits as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gs_search.measure.psnr import psnr
 from gs_search.settings import SlimmingSettings
+from gs_search.slimming.adversary import Adversary
 from gs_search.slimming.channels import Alive
+from gs_search.slimming.checkpoint import (
+    as_masks,
+    fingerprint,
+    load_state,
+    network_state,
+    restore_network_,
+    save_state,
+)
+from gs_search.slimming.distillation import perceptual_of
 from gs_search.slimming.extract import Parity, check_parity, extract
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
+from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import RepairTargets, attach_quantizers, repair_
-from gs_search.slimming.sparsity import cut, cutting_rules, magnitudes, mask_, threshold_for_target
+from gs_search.slimming.sparsity import Rules, cut, cut_to_target, magnitudes, mask_
 from gs_search.slimming.teacher import Teacher
-from gs_search.slimming.training import Adversary, LessonSource, Training
+from gs_search.slimming.training import LessonSource, RealPictures, Training
 
-__all__ = ["HARMLESS_PSNR", "Progress", "Slimmed", "harm_of_rates", "rate_factor", "slim"]
-
-HARMLESS_PSNR = 30.0
-"""Decibels to the teacher that 15 steps without pruning must keep, for a student that is as good or better."""
-
-HARM_MARGIN = 2.0
-"""Decibels by which the teacher, after 15 steps at a rate, must still be better than the repaired student. Chosen
-from few runs with one seed: students at 18 to 20 dB gained 0.5 to 1 dB from rates that no unpruned teacher stands."""
-
-HARMLESS_STEPS = 15
+__all__ = ["Progress", "Slimmed", "slim"]
 
 PARITY_PX = 64
 """Side of the crops on which masked and extracted network are compared (in double precision)."""
+
+TAYLOR_PICTURES = 8
+"""Pictures on which ``importance: taylor`` is measured."""
 
 LOG_EVERY = 10
 
@@ -72,9 +80,11 @@ def slim(
     *,
     seed: int,
     rate_factor: float = 1.0,
-    real: Callable[[int], Tensor] | None = None,
+    real: RealPictures | None = None,
     on_progress: Progress | None = None,
     on_repaired: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
 ) -> Slimmed:
     """Run GAN Slimming once.
 
@@ -83,141 +93,178 @@ def slim(
         targets: the teacher's layer outputs for the repair.
         seed: of the discriminator, the order of views and the buffer; on a CPU with one thread it fixes every
             number.
-        rate_factor: on the learning rates of weights and scales, from ``rate_factor``.
-        real: target-domain pictures for the discriminator, as many as asked for.
+        rate_factor: on the learning rates of weights and scales, from ``rates.rate_factor``.
+        real: target-domain pictures for the discriminator.
         on_progress: called at every logged step.
         on_repaired: called with the student before its first training step; says the factor from there on.
+        checkpoint: file to continue from where it exists, and to write every ``checkpoint_every`` steps and after
+            the last. It is left there: delete it when the student is safe.
 
     Raises:
         TrialFailed: losses became NaN, or pictures collapsed.
+        ConfigError: the target cannot be reached under the rules.
         UnsupportedNetwork: masked and extracted network differ.
+        CheckpointError: the checkpoint is damaged or of another run.
     """
-    torch.manual_seed(seed)
-    graph = teacher.graph
-    generator = torch.Generator().manual_seed(seed)
-    device = next(teacher.network.parameters()).device
-    network, factors = teacher.student(settings.importance)
-    alive = graph.all_alive()
-    adversary = Adversary(settings, generator, device)
-    order = _shuffled(len(lessons), settings.batch_size, seed)
-    curve: list[dict[str, Any]] = []
-    slim_steps = round(settings.steps * settings.slim_fraction) if settings.schedule == "proximal" else 0
-
-    def train(network: nn.Module, steps: int, factor: float, *, sparsity: bool, done: int) -> None:
-        training = Training(
-            teacher,
-            network,
-            factors,
-            alive,
-            settings,
-            adversary,
-            steps=steps,
-            sparsity=sparsity,
-            rate_factor=factor,
-            real=real if settings.discriminator_real == "target" else None,
-        )
-        for step in range(steps):
-            terms = training.run_step(lessons.batch(next(order), device))
-            if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
-                row: dict[str, Any] = {"step": done + step + 1, "phase": "slim" if sparsity else "recover"}
-                row |= {"macs_share": training.share()} | {name: float(value) for name, value in terms.items()}
-                curve.append(row)
-                if on_progress is not None:
-                    on_progress({**row, "steps": settings.steps})
-
-    attach_quantizers(graph, network, settings, targets.pictures[:4])
-    if slim_steps:
-        train(network, slim_steps, rate_factor, sparsity=True, done=0)
-    alive |= _landing(teacher, network, alive, settings)
-    mask_(graph, network, alive)
-    student = extract(graph, network, alive)
-    crops = targets.pictures[:2, :, :PARITY_PX, :PARITY_PX]
-    parity = check_parity(graph, network, student, alive, crops)
-    repair_(graph, student, alive, targets, settings, refit=settings.repair)
-    if on_repaired is not None:
-        rate_factor = on_repaired(student)
-    train(student, settings.steps - slim_steps, rate_factor, sparsity=False, done=slim_steps)
-    for module in student.modules():
-        if isinstance(module, (ActivationQuantizer, WeightQuantizer)):
-            module.settle()
-    return Slimmed(student.eval(), alive, parity, graph.macs(alive) / graph.macs(graph.all_alive()), curve)
-
-
-def _landing(teacher: Teacher, network: nn.Module, alive: Alive, settings: SlimmingSettings) -> Alive:
-    """Channels to keep at the cut: those alive, less what a target or a budget still asks for."""
-    graph = teacher.graph
-    scores = {name: np.where(alive[name], s, 0.0) for name, s in magnitudes(graph, network).items()}
-    rules = cutting_rules(settings)
-    if settings.target_gflops_ratio is not None:
-        threshold = threshold_for_target(graph, scores, settings.target_gflops_ratio, **rules)
-    elif settings.schedule == "at_once":
-        threshold = settings.sparsity_weight or 0.0
+    run = _Run(teacher, settings, lessons, targets, seed, real)
+    identity = fingerprint(teacher.graph, settings, seed, len(lessons))
+    if checkpoint is not None and checkpoint.is_file():
+        run.load_state_dict(load_state(checkpoint, identity, run.device))
     else:
-        return alive
-    landed = cut(graph, scores, threshold, **rules)
-    return {name: landed[name] & alive[name] for name in landed}
-
-
-def _shuffled(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Endless batches of view numbers, every view once an epoch; a rest too small for a batch is dealt again."""
-    rng = np.random.default_rng(seed)
-    pool = np.empty(0, dtype=np.int64)
+        run.begin(rate_factor)
     while True:
-        while len(pool) < batch_size:
-            pool = np.concatenate([pool, rng.permutation(count)])
-        yield pool[:batch_size]
-        pool = pool[batch_size:]
-
-
-def rate_factor(harm: Sequence[Mapping[str, float]], student_psnr: float = HARMLESS_PSNR) -> float:
-    """Largest factor on the learning rates that does no harm to a student of so many decibels.
-
-    Args:
-        harm: what ``harm_of_rates`` measured, largest factor first.
-        student_psnr: of the repaired student before training; the default asks for an unpruned teacher's.
-    """
-    wanted = min(HARMLESS_PSNR, student_psnr + HARM_MARGIN)
-    return next((row["factor"] for row in harm if row["psnr_to_teacher"] >= wanted), harm[-1]["factor"])
-
-
-def harm_of_rates(
-    teacher: Teacher, settings: SlimmingSettings, lessons: LessonSource, *, seed: int, attempts: int = 7
-) -> list[dict[str, float]]:
-    """What 15 steps without pruning leave of the teacher at 1, 1/2, 1/4 ... of the learning rates.
-
-    Usual rates wreck a real teacher within ten steps, before anything is pruned. Measured without quantizers, on
-    views that these steps have not seen, until ``HARMLESS_PSNR`` is kept.
-
-    Returns:
-        ``factor`` and ``psnr_to_teacher`` of each attempt.
-    """
-    calm = dataclasses.replace(settings, weight_bits=32, activation_bits=32)
-    device = next(teacher.network.parameters()).device
-    judged = list(range(len(lessons)))[-4:]
-    seen: list[dict[str, float]] = []
-    factor = 1.0
-    for _ in range(attempts):
-        network, factors = teacher.student(settings.importance)
-        adversary = Adversary(calm, torch.Generator().manual_seed(seed), device)
-        training = Training(
-            teacher,
-            network,
-            factors,
-            teacher.graph.all_alive(),
-            calm,
-            adversary,
-            steps=max(settings.steps, HARMLESS_STEPS),
-            sparsity=False,
-            rate_factor=factor,
-        )
-        order = _shuffled(max(len(lessons) - len(judged), 1), settings.batch_size, seed)
-        for _step in range(HARMLESS_STEPS):
-            training.run_step(lessons.batch(next(order), device))
-        batch = lessons.batch(judged, device)
-        with torch.no_grad():
-            decibels = psnr(network.eval()(batch.inputs), batch.outputs)
-        seen.append({"factor": factor, "psnr_to_teacher": round(float(decibels), 2)})
-        if decibels >= HARMLESS_PSNR:
+        if run.phase == "slim" and run.training.step == run.slim_steps:
+            run.cut(on_repaired)
+        if run.done == settings.steps:
             break
-        factor /= 2
-    return seen
+        row = run.step()
+        if row is not None and on_progress is not None:
+            on_progress({**row, "steps": settings.steps})
+        if checkpoint is not None and (run.done % checkpoint_every == 0 or run.done == settings.steps):
+            save_state(checkpoint, run.state_dict(), identity)
+    return run.result()
+
+
+class _Run:
+    """The state of one run between two steps."""
+
+    network: nn.Module
+    training: Training
+    parity: Parity | None = None
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        settings: SlimmingSettings,
+        lessons: LessonSource,
+        targets: RepairTargets,
+        seed: int,
+        real: RealPictures | None,
+    ) -> None:
+        self.teacher, self.settings, self.lessons, self.targets, self.seed = teacher, settings, lessons, targets, seed
+        self.real = real if settings.discriminator_real == "target" else None
+        self.device = next(teacher.network.parameters()).device
+        self.slim_steps = round(settings.steps * settings.slim_fraction) if settings.schedule == "proximal" else 0
+        self.done = 0
+        self.phase = "slim"
+        self.rate_factor = 1.0
+        self.curve: list[dict[str, Any]] = []
+        torch.manual_seed(seed)
+        self.alive = teacher.graph.all_alive()
+        self.adversary = Adversary(settings, torch.Generator().manual_seed(seed), self.device)
+        self.perceptual = perceptual_of(settings, self.device)
+        self.network, self.scaling = teacher.student(settings.importance, targets.pictures[:TAYLOR_PICTURES])
+
+    def begin(self, rate_factor: float) -> None:
+        """Start anew, with the whole network."""
+        self.rate_factor = rate_factor
+        attach_quantizers(self.teacher.graph, self.network, self.settings, self.targets.pictures[:4])
+        self._train()
+
+    def _train(self) -> None:
+        sparse = self.phase == "slim"
+        self.training = Training(
+            self.teacher,
+            self.network,
+            self.scaling,
+            self.alive,
+            self.settings,
+            self.adversary,
+            steps=self.slim_steps if sparse else self.settings.steps - self.slim_steps,
+            sparsity=sparse,
+            rate_factor=self.rate_factor,
+            real=self.real,
+            perceptual=self.perceptual,
+        )
+
+    def step(self) -> dict[str, Any] | None:
+        """One training step; what is to be logged of it, or None."""
+        numbers = lesson_order(len(self.lessons), self.settings.batch_size, self.seed, self.done)
+        terms = self.training.run_step(self.lessons.batch(numbers, self.device))
+        self.done += 1
+        if self.training.step % LOG_EVERY and self.training.step != self.training.steps:
+            return None
+        row: dict[str, Any] = {"step": self.done, "phase": self.phase, "macs_share": self.training.share()}
+        row |= {name: float(value) for name, value in terms.items()}
+        self.curve.append(row)
+        return row
+
+    def cut(self, on_repaired: Callable[[nn.Module], float] | None) -> None:
+        """End the sparse phase: cut, prove that nothing changed, repair."""
+        graph, settings = self.teacher.graph, self.settings
+        self.alive = self._landing()
+        mask_(graph, self.network, self.alive)
+        student = extract(graph, self.network, self.alive)
+        self.parity = self._parity(student)
+        repair_(graph, student, self.alive, self.targets, settings, refit=settings.repair)
+        if on_repaired is not None:
+            self.rate_factor = on_repaired(student)
+        self.network, self.phase = student, "recover"
+        self._train()
+
+    def _parity(self, student: nn.Module) -> Parity:
+        pictures = self.targets.pictures[:2]
+        crops = pictures[:, :, :PARITY_PX, :PARITY_PX]
+        try:
+            with torch.no_grad():
+                self.teacher.network(crops[:1])
+        except RuntimeError:  # its layers shrink the crop to nothing, or have a fixed size
+            crops = pictures
+        return check_parity(self.teacher.graph, self.network, student, self.alive, crops)
+
+    def _landing(self) -> Alive:
+        """Channels to keep at the cut: those alive, less what a target or a budget still asks for.
+
+        Rounding widths up may bring a dead channel back, whose scale is zero: the repair gives it work.
+        """
+        graph, settings, rules = self.teacher.graph, self.settings, Rules.of(self.settings)
+        scores = {
+            name: np.where(self.alive[name], score, 0.0)
+            for name, score in magnitudes(graph, self.network, self.scaling.units).items()
+        }
+        if settings.target_gflops_ratio is not None:
+            landed = cut_to_target(graph, scores, settings.target_gflops_ratio, rules)
+        elif settings.schedule == "at_once":
+            landed = cut(graph, scores, settings.sparsity_weight or 0.0, rules)
+        else:  # nothing but the rounding of widths is left to do
+            landed = cut(graph, {name: mask.astype(float) for name, mask in self.alive.items()}, 0.5, rules)
+        return landed if settings.round_to > 1 else {name: landed[name] & self.alive[name] for name in landed}
+
+    def result(self) -> Slimmed:
+        for module in self.network.modules():
+            if isinstance(module, (ActivationQuantizer, WeightQuantizer)):
+                module.settle()
+        graph = self.teacher.graph
+        assert self.parity is not None
+        share = graph.macs(self.alive) / graph.macs(graph.all_alive())
+        return Slimmed(self.network.eval(), self.alive, self.parity, share, self.curve)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "phase": self.phase,
+            "rate_factor": self.rate_factor,
+            "alive": as_masks(self.alive),
+            "network": network_state(self.network),
+            "training": self.training.state_dict(),
+            "adversary": self.adversary.state_dict(),
+            "random": torch.get_rng_state(),
+            "curve": self.curve,
+            "parity": None if self.parity is None else dataclasses.asdict(self.parity),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        graph = self.teacher.graph
+        self.done, self.phase, self.rate_factor = state["done"], state["phase"], state["rate_factor"]
+        self.curve = state["curve"]
+        self.alive = {name: mask.cpu().numpy() for name, mask in state["alive"].items()}
+        self.parity = None if state["parity"] is None else Parity(**state["parity"])
+        if self.phase == "recover":
+            self.network = extract(graph, self.network, self.alive)
+        restore_network_(self.network, state["network"])
+        if self.phase == "slim":
+            mask_(graph, self.network, self.alive)  # the norms' statistics: scales are zero already
+        self.adversary.load_state_dict(state["adversary"])
+        self._train()
+        self.training.load_state_dict(state["training"])
+        torch.set_rng_state(state["random"].cpu())

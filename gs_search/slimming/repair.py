@@ -1,18 +1,18 @@
-"""Repair in closed form: refit every kept convolution to the teacher's by least squares.
+"""Repair in closed form: refit every kept layer to the teacher's by least squares.
 
-After channels are cut, each convolution's inputs are no longer what its weights were trained on. One walk over
-the layers, in the order in which a picture passes them, refits each convolution to the *teacher's* output of
-that layer (before norm and gate), given the inputs that the already repaired *student* really delivers. Ranges of
-activations are calibrated and weights rounded inside the walk, so that later layers are fitted to the error of
-earlier ones: rounding afterwards costs decibels, rounding inside costs a tenth of one.
+After channels are cut, each layer's inputs are no longer what its weights were trained on. One walk over the
+layers, in the order in which a picture passes them, refits each to the *teacher's* output of that layer (before
+norm and gate), given the inputs that the already repaired *student* really delivers. Ranges of activations are
+calibrated and weights rounded inside the walk, so that later layers are fitted to the error of earlier ones:
+rounding afterwards costs decibels, rounding inside costs a tenth of one.
 
 Targets are sampled at fixed random positions and do not depend on what is cut or on the rescale of channels
-(``sparsity.rescale_`` changes scales and readers, not what a convolution puts out), so they are computed once.
+(``importance.rescale_`` changes scales and readers, not what a layer puts out), so they are computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,16 +20,17 @@ from torch import Tensor, nn
 
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming.channels import Alive, ChannelGraph
-from gs_search.slimming.layers import SlimConv, convolutions
+from gs_search.slimming.layers import SlimLayer, slim_layers
+from gs_search.slimming.patches import as_matrix, from_matrix, patches
 from gs_search.slimming.quantize import (
     FLOAT_BITS,
     ActivationQuantizer,
     WeightQuantizer,
-    best_activation_range,
+    activation_range,
     best_weight_range,
 )
 
-__all__ = ["RepairTargets", "attach_quantizers", "record_targets", "repair_"]
+__all__ = ["Refit", "RepairTargets", "attach_quantizers", "record_targets", "repair_"]
 
 POSITIONS = 12_000
 """Equations for each layer; the unknowns of a 3x3 convolution with 128 inputs are 1,153."""
@@ -37,8 +38,34 @@ POSITIONS = 12_000
 RIDGE = 1e-2
 """Ridge, as a share of the mean diagonal of the normal equations; it pulls towards the sliced weights."""
 
+ENOUGH = 2.0
+"""Equations for each unknown below which a layer keeps its sliced weights, and only its bias is refitted: fewer
+are fitted to the pictures at hand and to nothing else."""
+
 SAMPLE = 200_000
 """Values of a stream from which its range is calibrated."""
+
+CHUNK = 4_096
+"""Equations held at once while the normal equations are summed."""
+
+OUTPUT_BITS = 8
+"""What an integer device keeps of a convolution's output."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What the walk did to one layer.
+
+    Attributes:
+        equations: sampled positions of its output.
+        unknowns: weights and bias of one output channel.
+        refitted: whether the equations sufficed for the weights.
+    """
+
+    name: str
+    equations: int
+    unknowns: int
+    refitted: bool
 
 
 @dataclass(frozen=True)
@@ -58,22 +85,29 @@ class RepairTargets:
 
 @torch.no_grad()
 def record_targets(teacher: nn.Module, pictures: Tensor, *, positions: int = POSITIONS, seed: int = 0) -> RepairTargets:
-    """Run the teacher (a slimmable network) once and sample every convolution's output."""
+    """Run the teacher (a slimmable network) once and sample every layer's output.
+
+    Args:
+        pictures: N x 3 x H x W in [-1, 1]; all are in memory at once, with their largest two layers.
+        positions: sampled places of each layer's output maps, over all pictures together.
+    """
     generator = torch.Generator().manual_seed(seed)
     places: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     handles = []
-    for name, conv in convolutions(teacher).items():
+    for name, layer in slim_layers(teacher).items():
 
-        def record(module: SlimConv, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+        def record(module: SlimLayer, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            if name in places:  # a layer that is used twice is fitted to its first use
+                return
             if module.gate is not None:
-                output = output / module.gate.view(1, -1, 1, 1)
-            total = output.shape[0] * output.shape[2] * output.shape[3]
-            chosen = torch.randperm(total, generator=generator)[:positions].sort().values.to(output.device)
+                output = output / module.as_channels(module.gate)
+            rows = module.positions(output)
+            chosen = torch.randperm(len(rows), generator=generator)[:positions].sort().values.to(output.device)
             places[name] = chosen
-            outputs[name] = output.permute(0, 2, 3, 1).reshape(total, -1)[chosen].half()
+            outputs[name] = rows[chosen].half()
 
-        handles.append(conv.register_forward_hook(record))
+        handles.append(layer.register_forward_hook(record))
     teacher(pictures)
     for handle in handles:
         handle.remove()
@@ -82,15 +116,11 @@ def record_targets(teacher: nn.Module, pictures: Tensor, *, positions: int = POS
 
 @torch.no_grad()
 def attach_quantizers(graph: ChannelGraph, network: nn.Module, settings: SlimmingSettings, pictures: Tensor) -> None:
-    """Give every convolution the quantizers that ``settings`` ask for, calibrated on ``pictures``, in place.
+    """Give every layer the quantizers that ``settings`` ask for, calibrated on ``pictures``, in place.
 
     The first convolution's input is not quantized at 8 bits: pixels are 8-bit codes already.
     """
-
-    def calibrate(name: str, conv: SlimConv, x: Tensor) -> None:
-        _quantize(graph, name, conv, x, settings)
-
-    _walk(network, pictures, calibrate)
+    _walk(network, pictures, settings, lambda name, layer, x: _quantize(graph, name, layer, x, settings))
 
 
 @torch.no_grad()
@@ -103,131 +133,149 @@ def repair_(
     *,
     refit: bool = True,
     ridge: float = RIDGE,
-) -> None:
+) -> list[Refit]:
     """Refit, round and calibrate an extracted student in one walk, in place.
 
     Args:
         alive: channels that the extraction kept.
         refit: whether weights are refitted (else only quantizers are attached).
         ridge: see ``RIDGE``.
-    """
 
-    def fit(name: str, conv: SlimConv, x: Tensor) -> None:
-        x = _quantize(graph, name, conv, x, settings)
-        if conv.in_channels == 0 or not refit:
+    Returns:
+        what was done to each layer, in the order of the walk; empty without ``refit``.
+    """
+    done: list[Refit] = []
+
+    def fit(name: str, layer: SlimLayer, x: Tensor) -> None:
+        x = _quantize(graph, name, layer, x, settings)
+        if layer.num_inputs == 0 or not refit:
             return
         keep = torch.as_tensor(graph.kept(alive, name, "out", graph.layers[name].outputs), device=x.device)
         wanted = targets.outputs[name].to(x.device)[:, keep].float()
-        rows = _patches(conv, x, targets.positions[name].to(x.device))
-        if conv.groups > 1:
-            _fit_depthwise(conv, rows, wanted, ridge)
-        else:
-            _fit_dense(conv, rows.flatten(1), wanted, ridge)
-        if conv.weight_quantizer is not None:
-            bits, axis = conv.weight_quantizer.bits, conv.out_axis
-            conv.weight_quantizer.set_range(best_weight_range(conv.weight, bits, axis))
-        if conv.bias is not None and conv.groups == 1:
-            effective = conv.weight if conv.weight_quantizer is None else conv.weight_quantizer(conv.weight)
-            conv.bias.copy_(wanted.mean(0) - rows.flatten(1).mean(0) @ _matrix(conv, effective))
+        centred = layer.bias is not None or _instance_normed(graph, student, name)
+        sums = _Sums.of(layer, x, targets.positions[name].to(x.device), wanted, centred=centred)
+        unknowns = sums.normal.shape[1] + 1
+        enough = len(wanted) >= ENOUGH * unknowns
+        if enough:
+            layer.weight.copy_(from_matrix(layer, sums.solve(as_matrix(layer, layer.weight), ridge)))
+        if layer.weight_quantizer is not None:
+            bits, axis, groups = layer.weight_quantizer.bits, layer.out_axis, layer.num_groups
+            layer.weight_quantizer.set_range(best_weight_range(layer.weight, bits, axis, groups))
+        if layer.bias is not None:
+            weight = layer.weight if layer.weight_quantizer is None else layer.weight_quantizer(layer.weight)
+            layer.bias.copy_(sums.bias(as_matrix(layer, weight)))
+        done.append(Refit(name, len(wanted), unknowns, enough))
 
-    _walk(student, targets.pictures, fit)
+    _walk(student, targets.pictures, settings, fit)
+    return done
 
 
-def _walk(network: nn.Module, pictures: Tensor, visit: object) -> None:
+@dataclass(frozen=True)
+class _Sums:
+    """Normal equations of a layer, for each of its G groups, in double precision.
+
+    Attributes:
+        normal: G x U x U; U = taps * inputs of a group.
+        right: G x U x C_out / G.
+        mean_in, mean_out: G x U, G x C_out / G; zero where the layer can express no mean.
+    """
+
+    normal: Tensor
+    right: Tensor
+    mean_in: Tensor
+    mean_out: Tensor
+
+    @classmethod
+    def of(cls, layer: SlimLayer, x: Tensor, positions: Tensor, wanted: Tensor, *, centred: bool) -> _Sums:
+        """Sum over all positions, ``CHUNK`` at a time; ``wanted`` is P x C_out."""
+        outputs = wanted.unflatten(1, (layer.num_groups, -1)).transpose(0, 1)  # G x P x C_out / G
+        normal, right, total = (torch.zeros((), dtype=torch.float64, device=x.device) for _ in range(3))
+        for start in range(0, len(positions), CHUNK):
+            part = slice(start, start + CHUNK)
+            rows = patches(layer, x, positions[part])
+            normal = normal + (rows.mT @ rows).double()
+            right = right + (rows.mT @ outputs[:, part]).double()
+            total = total + rows.sum(dim=1).double()
+        mean_in, mean_out = total / len(positions), outputs.double().mean(dim=1)
+        if not centred:
+            return cls(normal, right, torch.zeros_like(mean_in), torch.zeros_like(mean_out))
+        normal = normal - len(positions) * mean_in[:, :, None] * mean_in[:, None, :]
+        right = right - len(positions) * mean_in[:, :, None] * mean_out[:, None, :]
+        return cls(normal, right, mean_in, mean_out)
+
+    def solve(self, before: Tensor, ridge: float) -> Tensor:
+        """``min |rows W + b - wanted|^2 + ridge * mean diagonal * |W - before|^2``; G x U x C_out / G."""
+        normal = self.normal.clone()
+        diagonal = normal.diagonal(dim1=1, dim2=2)
+        diagonal += ridge * diagonal.mean(dim=1, keepdim=True).clamp_min(1e-12)
+        right = self.right - self.normal @ before.double()
+        return before + torch.cholesky_solve(right, torch.linalg.cholesky(normal)).float()
+
+    def bias(self, matrix: Tensor) -> Tensor:
+        """The bias with which ``matrix`` meets the mean output."""
+        return (self.mean_out - (self.mean_in[:, None, :] @ matrix.double())[:, 0]).flatten().float()
+
+
+def _instance_normed(graph: ChannelGraph, student: nn.Module, name: str) -> bool:
+    """Whether norms that subtract each channel's own mean follow, so that a bias would change nothing."""
+    for group in graph.groups.values():
+        if any(s.module == name and s.role == "out" for s in group.slots):
+            following = [student.get_submodule(s.module) for s in group.slots if s.role == "norm"]
+            return bool(following) and all(isinstance(norm, nn.InstanceNorm2d) for norm in following)
+    return False
+
+
+def _walk(
+    network: nn.Module,
+    pictures: Tensor,
+    settings: SlimmingSettings,
+    visit: Callable[[str, SlimLayer, Tensor], object],
+) -> None:
+    """Run the network once; ``visit`` every layer just before its first use, then calibrate its output."""
     handles = []
-    for name, conv in convolutions(network).items():
+    visited: set[str] = set()
+    for name, layer in slim_layers(network).items():
 
-        def before(module: SlimConv, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            visit(name, module, inputs[0])  # type: ignore[operator]
+        def before(module: SlimLayer, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            if name not in visited:
+                module.output_quantizer = None
+                visit(name, module, inputs[0])
 
-        handles.append(conv.register_forward_pre_hook(before))
-    network(pictures)
-    for handle in handles:
-        handle.remove()
+        def after(module: SlimLayer, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> Tensor:
+            if name not in visited and settings.quantize_outputs:
+                module.output_quantizer = _calibrated(output, OUTPUT_BITS, settings, signed=True)
+                output = module.output_quantizer(output)
+            visited.add(name)
+            return output
+
+        handles += [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        network(pictures)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _quantize(graph: ChannelGraph, name: str, conv: SlimConv, x: Tensor, settings: SlimmingSettings) -> Tensor:
-    """Attach calibrated quantizers to one convolution and return its input as it will see it."""
-    layer = graph.layers[name]
-    bits = settings.bits("activation_bits", layer.group)
-    conv.input_quantizer = None
-    pixels = layer.group == "stem" and bits >= 8
+def _calibrated(x: Tensor, bits: int, settings: SlimmingSettings, *, signed: bool) -> ActivationQuantizer:
+    sample = x.flatten()
+    sample = sample[:: max(1, sample.numel() // SAMPLE)]
+    range_ = activation_range(sample, bits, signed=signed, method=settings.calibration)
+    return ActivationQuantizer(bits, range_, signed=signed).to(x.device)
+
+
+def _quantize(graph: ChannelGraph, name: str, layer: SlimLayer, x: Tensor, settings: SlimmingSettings) -> Tensor:
+    """Attach calibrated quantizers to one layer and return its input as it will see it."""
+    group = graph.layers[name].group
+    bits = settings.bits("activation_bits", group)
+    layer.input_quantizer = None
+    pixels = group == "stem" and bits >= 8
     if bits != FLOAT_BITS and not pixels:
-        sample = x.flatten()
-        sample = sample[:: max(1, sample.numel() // SAMPLE)]
-        signed = bool(x.min() < 0)
-        conv.input_quantizer = ActivationQuantizer(
-            bits, best_activation_range(sample, bits, signed=signed), signed=signed
-        ).to(x.device)
-        x = conv.input_quantizer(x)
-    bits = settings.bits("weight_bits", layer.group)
-    conv.weight_quantizer = None
+        layer.input_quantizer = _calibrated(x, bits, settings, signed=bool(x.min() < 0))
+        x = layer.input_quantizer(x)
+    bits = settings.bits("weight_bits", group)
+    layer.weight_quantizer = None
     if bits != FLOAT_BITS:
-        ranges = best_weight_range(conv.weight, bits, conv.out_axis)
-        conv.weight_quantizer = WeightQuantizer(bits, ranges, conv.out_axis).to(x.device)
+        groups = layer.num_groups if layer.out_axis == 1 else 1
+        ranges = best_weight_range(layer.weight, bits, layer.out_axis, groups)
+        layer.weight_quantizer = WeightQuantizer(bits, ranges, layer.out_axis, groups).to(x.device)
     return x
-
-
-def _patches(conv: SlimConv, x: Tensor, positions: Tensor) -> Tensor:
-    """Inputs that each output position sees: P x taps x C (taps row by row; zeros outside the picture)."""
-    count, channels, height, width = x.shape
-    kh, kw = conv.kernel_size
-    (sh, sw), (dh, dw) = conv.stride, conv.dilation
-    ph, pw = (int(p) for p in conv.padding)  # string paddings are refused by trace
-    ys, xs = torch.arange(kh, device=x.device) * dh, torch.arange(kw, device=x.device) * dw
-    if conv.out_axis == 1:
-        out_h = (height - 1) * sh - 2 * ph + dh * (kh - 1) + int(conv.output_padding[0]) + 1
-        out_w = (width - 1) * sw - 2 * pw + dw * (kw - 1) + int(conv.output_padding[1]) + 1
-    else:
-        out_h = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1
-        out_w = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
-    picture, row, column = positions // (out_h * out_w), positions // out_w % out_h, positions % out_w
-    if conv.out_axis == 1:
-        tall, wide = row[:, None] + ph - ys, column[:, None] + pw - xs
-        valid_y, valid_x = tall % sh == 0, wide % sw == 0
-        tall, wide = torch.div(tall, sh, rounding_mode="floor"), torch.div(wide, sw, rounding_mode="floor")
-    else:
-        tall, wide = row[:, None] * sh - ph + ys, column[:, None] * sw - pw + xs
-        valid_y, valid_x = torch.ones_like(tall, dtype=torch.bool), torch.ones_like(wide, dtype=torch.bool)
-    valid_y &= (tall >= 0) & (tall < height)
-    valid_x &= (wide >= 0) & (wide < width)
-    index = (picture[:, None, None] * height + tall[:, :, None]) * width + wide[:, None, :]
-    index = torch.where(valid_y[:, :, None] & valid_x[:, None, :], index, count * height * width).flatten(1)
-    flat = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels), x.new_zeros(1, channels)])
-    return flat[index].float()
-
-
-def _matrix(conv: SlimConv, weight: Tensor) -> Tensor:
-    """A dense convolution's weight as (taps * C_in) x C_out, in the order of ``_patches``."""
-    taps_first = weight.permute(2, 3, 1, 0) if conv.out_axis == 0 else weight.permute(2, 3, 0, 1)
-    return taps_first.reshape(-1, taps_first.shape[-1])
-
-
-def _fit_dense(conv: SlimConv, rows: Tensor, wanted: Tensor, ridge: float) -> None:
-    """``min |rows W + b - wanted|^2 + ridge |W - W_sliced|^2``, with the bias free."""
-    before = _matrix(conv, conv.weight).clone()
-    mean_in, mean_out = rows.mean(0), wanted.mean(0)
-    rows = rows - mean_in
-    normal = (rows.T @ rows).double()
-    right = (rows.T @ (wanted - mean_out - rows @ before)).double()
-    normal.diagonal().add_(ridge * normal.diagonal().mean().clamp_min(1e-12))
-    change = torch.cholesky_solve(right, torch.linalg.cholesky(normal)).float()
-    kh, kw = conv.kernel_size
-    matrix = (before + change).view(kh, kw, conv.in_channels, conv.out_channels)
-    conv.weight.copy_(matrix.permute(3, 2, 0, 1) if conv.out_axis == 0 else matrix.permute(2, 3, 0, 1))
-
-
-def _fit_depthwise(conv: SlimConv, rows: Tensor, wanted: Tensor, ridge: float) -> None:
-    """The same, channel by channel: rows are P x taps x C."""
-    before = conv.weight[:, 0].flatten(1).clone()
-    mean_in, mean_out = rows.mean(0), wanted.mean(0)
-    centred = rows - mean_in
-    normal = torch.einsum("ptc,puc->ctu", centred, centred).double()
-    residual = wanted - mean_out - torch.einsum("ptc,ct->pc", centred, before)
-    right = torch.einsum("ptc,pc->ct", centred, residual).double()
-    scale = normal.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    normal += ridge * scale[:, None, None] * torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
-    change = torch.linalg.solve(normal, right[..., None])[..., 0].float()
-    conv.weight.copy_((before + change).view_as(conv.weight))
-    if conv.bias is not None:
-        conv.bias.copy_(mean_out - torch.einsum("tc,ct->c", mean_in, before + change))

@@ -13,33 +13,63 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gs_search.errors import ConfigError
 from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming.channels import Alive, ChannelGraph, ChannelGroup
-from gs_search.slimming.layers import convolutions
+from gs_search.slimming.layers import SlimGroupNorm, norms
 
 __all__ = [
+    "Rules",
     "Steering",
     "cut",
-    "cutting_rules",
+    "cut_to_target",
     "magnitudes",
     "mask_",
     "proximal_step_",
-    "rescale_",
     "threshold_for_target",
 ]
 
-RANKS = (0.03, 0.97)
-"""Scales after a rank rescale: the least and the most important channel of each group."""
+Scores = Mapping[str, np.ndarray]
+"""Group name to the importance of each of its channels."""
+
+Units = Mapping[str, np.ndarray]
+"""Group name to what one unit of scale is worth in each of its channels; see ``importance.rescale_``."""
+
+SLACK = 1.05
+"""How far above its target a student may land where floors hold it."""
 
 
-def magnitude(group: ChannelGroup, network: nn.Module) -> Tensor:
-    """Root mean square of the coupled scales of every channel of the group: a vector of ``group.size``."""
+@dataclass(frozen=True)
+class Rules:
+    """Which channels may go.
+
+    Attributes:
+        floor: channels that each group keeps.
+        round_to: widths are rounded up to a multiple of this.
+        prune: ``all``, or ``inner``: groups with several writers (the residual stream) stay whole.
+        multipliers: layer group to a factor on the threshold.
+    """
+
+    floor: int
+    round_to: int
+    prune: str
+    multipliers: Mapping[str, float]
+
+    @classmethod
+    def of(cls, settings: SlimmingSettings) -> Rules:
+        """The rules that the settings give."""
+        multipliers = {group: settings.per_group("sparsity_multiplier", group) for group in GROUPS}
+        return cls(settings.width_floor, settings.round_to, settings.prune, multipliers)
+
+
+def magnitude(group: ChannelGroup, network: nn.Module, units: np.ndarray | None = None) -> Tensor:
+    """Root mean square of the coupled scales of every channel of the group, in units: a vector of ``group.size``."""
     total: Tensor | None = None
     counts: Tensor | None = None
     for scale, _, slot in group.scales(network):
@@ -50,100 +80,39 @@ def magnitude(group: ChannelGroup, network: nn.Module) -> Tensor:
         total.index_add_(0, channels, scale.detach()[slot.positions].square())
         counts.index_add_(0, channels, torch.ones_like(scale.detach()[slot.positions]))
     assert total is not None and counts is not None, f"group {group.name} has no scales"
-    return (total / counts.clamp_min(1)).sqrt()
+    size = (total / counts.clamp_min(1)).sqrt()
+    return size if units is None else size * torch.as_tensor(units, dtype=size.dtype, device=size.device)
 
 
-def magnitudes(graph: ChannelGraph, network: nn.Module) -> dict[str, np.ndarray]:
+def magnitudes(graph: ChannelGraph, network: nn.Module, units: Units | None = None) -> dict[str, np.ndarray]:
     """``magnitude`` of every group, as numpy."""
-    return {name: magnitude(group, network).cpu().double().numpy() for name, group in graph.groups.items()}
+    each = units or {}
+    return {n: magnitude(g, network, each.get(n)).cpu().double().numpy() for n, g in graph.groups.items()}
 
 
-@torch.no_grad()
-def rescale_(graph: ChannelGraph, network: nn.Module) -> dict[str, np.ndarray]:
-    """Make each scale mean importance, without changing what the network computes.
-
-    Channel ``c`` of a group gets scales whose root mean square is the rank, inside its group, of
-    ``rms |scale_c| * ||weights that read c||``, spread evenly over ``RANKS``; the weights that read it are divided
-    by the same factor. Exact (to rounding) where only positively homogeneous functions (identity, ReLU, leaky
-    ReLU, padding, sums) lie between writer and reader. In a real teacher |scale| alone may be nothing but its
-    initialisation, and coupled groups then die together.
-
-    Returns:
-        group name to the factor by which each of its channels' signals has grown.
-    """
-    layers = convolutions(network)
-    factors = {}
-    for name, group in graph.groups.items():
-        own = magnitude(group, network)
-        reading = torch.zeros_like(own)
-        readers = [slot for slot in group.slots if slot.role == "in" and not graph.layers[slot.module].depthwise]
-        for slot in readers:
-            weight = layers[slot.module].weight
-            axis = 1 - layers[slot.module].out_axis
-            norm = weight.transpose(0, axis).flatten(1).square().sum(dim=1)
-            reading.index_add_(0, torch.as_tensor(slot.channels, device=own.device), norm[slot.positions])
-        importance = own * reading.sqrt()
-        order = importance.argsort().argsort().to(own.dtype)
-        wanted = RANKS[0] + (RANKS[1] - RANKS[0]) * order / max(group.size - 1, 1)
-        factor = torch.where(own > 0, wanted / own.clamp_min(1e-12), torch.ones_like(own))
-        for scale, shift, slot in group.scales(network):
-            scale[slot.positions] *= factor[slot.channels]
-            if shift is not None:
-                shift[slot.positions] *= factor[slot.channels]
-        for slot in readers:
-            weight = layers[slot.module].weight
-            shape = (1, -1, 1, 1) if layers[slot.module].out_axis == 0 else (-1, 1, 1, 1)
-            divisor = torch.ones(weight.shape[1 - layers[slot.module].out_axis], device=weight.device)
-            divisor[slot.positions] = factor[slot.channels]
-            weight /= divisor.view(shape)
-        factors[name] = factor.cpu().numpy()
-    return factors
-
-
-def cutting_rules(settings: SlimmingSettings) -> dict[str, Any]:
-    """The settings that say which channels may go, as ``cut`` and its relatives take them."""
-    return {
-        "floor": settings.width_floor,
-        "multipliers": {group: settings.per_group("sparsity_multiplier", group) for group in GROUPS},
-        "prune": settings.prune,
-    }
-
-
-def cut(
-    graph: ChannelGraph,
-    scores: Mapping[str, np.ndarray],
-    threshold: float,
-    *,
-    floor: int,
-    multipliers: Mapping[str, float],
-    prune: str,
-) -> Alive:
+def cut(graph: ChannelGraph, scores: Scores, threshold: float, rules: Rules) -> Alive:
     """Channels that stay when all below ``threshold`` times their layers' multiplier go.
 
     Every group keeps its ``floor`` best channels, except that a residual block all of whose inner channels fall
-    below vanishes as a whole. ``prune="inner"`` leaves groups with several writers (the residual stream) alone.
+    below vanishes as a whole.
     """
     alive: Alive = {}
     for name, group in graph.groups.items():
-        mask = scores[name] >= threshold * multipliers[group.layers]
-        if prune == "inner" and not group.inner:
+        mask = scores[name] >= threshold * rules.multipliers[group.layers]
+        if rules.prune == "inner" and not group.inner:
             mask = np.ones(group.size, dtype=bool)
-        if mask.sum() < min(floor, group.size) and (group.block is None or mask.any()):
-            mask = mask.copy()
-            mask[np.argsort(-scores[name], kind="stable")[:floor]] = True
+        count = int(mask.sum())
+        if count or group.block is None:
+            wanted = max(count, min(rules.floor, group.size))
+            wanted = min(-(-wanted // rules.round_to) * rules.round_to, group.size)
+            if wanted > count:
+                mask = np.zeros(group.size, dtype=bool)
+                mask[np.argsort(-scores[name], kind="stable")[:wanted]] = True
         alive[name] = mask
     return alive
 
 
-def threshold_for_target(
-    graph: ChannelGraph,
-    scores: Mapping[str, np.ndarray],
-    target: float,
-    *,
-    floor: int,
-    multipliers: Mapping[str, float],
-    prune: str,
-) -> float:
+def threshold_for_target(graph: ChannelGraph, scores: Scores, target: float, rules: Rules) -> float:
     """Smallest threshold at which ``cut`` leaves at most ``target`` of all multiply-adds (bisection).
 
     Where floors or ``prune`` keep the network above the target, the largest useful threshold.
@@ -151,10 +120,10 @@ def threshold_for_target(
     dense = graph.macs(graph.all_alive())
 
     def share(threshold: float) -> float:
-        return graph.macs(cut(graph, scores, threshold, floor=floor, multipliers=multipliers, prune=prune)) / dense
+        return graph.macs(cut(graph, scores, threshold, rules)) / dense
 
-    smallest = min((m for m in multipliers.values() if m > 0), default=1.0)
-    low, high = 0.0, (max(float(s.max()) for s in scores.values()) + 1e-9) / smallest
+    smallest = min((m for m in rules.multipliers.values() if m > 0), default=1.0)
+    low, high = 0.0, (max((float(s.max()) for s in scores.values()), default=0.0) + 1e-9) / smallest
     if share(low) <= target:
         return low
     for _ in range(50):
@@ -163,15 +132,73 @@ def threshold_for_target(
     return high
 
 
+def cut_to_target(graph: ChannelGraph, scores: Scores, target: float, rules: Rules) -> Alive:
+    """The cut that leaves at most ``target`` of the multiply-adds, filled up with the best channels that still fit.
+
+    Raises:
+        ConfigError: what may not be cut is too large for the target; the message names the largest layers.
+    """
+    dense = graph.macs(graph.all_alive())
+    alive = cut(graph, scores, threshold_for_target(graph, scores, target, rules), rules)
+    share = graph.macs(alive) / dense
+    if share > SLACK * target:
+        raise ConfigError([_unreachable(graph, alive, share, target, rules)])
+    if rules.round_to > 1:
+        return alive
+    order = [
+        (score / max(rules.multipliers[graph.groups[name].layers], 1e-9), name, channel)
+        for name in graph.groups
+        for channel, score in enumerate(scores[name])
+        if not alive[name][channel] and score > 0 and alive[name].any()
+    ]
+    for _, name, channel in sorted(order, reverse=True)[:CANDIDATES]:
+        alive[name][channel] = True
+        if graph.macs(alive) > target * dense:
+            alive[name][channel] = False
+    return alive
+
+
+CANDIDATES = 64
+"""Channels just below the threshold that are tried for the room it leaves: equal scores die at once."""
+
+
+def _unreachable(graph: ChannelGraph, alive: Alive, share: float, target: float, rules: Rules) -> str:
+    """Name what holds the network up: the groups whose layers cost most."""
+    costs = {
+        name: sum(graph.layers[s.module].macs_per_pair * g.size for s in g.slots if s.module in graph.layers)
+        for name, g in graph.groups.items()
+    }
+    held = sorted(costs, key=lambda name: -costs[name])[:3]
+    widths = ", ".join(f"{name}: {int(alive[name].sum())} of {graph.groups[name].size} channels" for name in held)
+    advice = [
+        "raise it",
+        "lower width_floor" if rules.floor > 1 else "",
+        "lower round_to" if rules.round_to > 1 else "",
+    ]
+    advice += ["use prune: all" if rules.prune == "inner" else ""]
+    return (
+        f"target_gflops_ratio {target:g} cannot be reached: the smallest network that the rules allow needs "
+        f"{share:.3g} of the teacher's multiply-adds ({widths or 'no layer can be pruned'}); "
+        + ", or ".join(filter(None, advice))
+    )
+
+
 @torch.no_grad()
 def mask_(graph: ChannelGraph, network: nn.Module, alive: Alive) -> None:
-    """Zero scales and shifts of dead channels, in place."""
+    """Zero scales and shifts of dead channels, in place, and take them out of the statistics of GroupNorms."""
     for name, group in graph.groups.items():
         for scale, shift, slot in group.scales(network):
             dead = torch.as_tensor(slot.positions[~alive[name][slot.channels]], device=scale.device)
             scale[dead] = 0.0
             if shift is not None:
                 shift[dead] = 0.0
+    _mask_group_norms(graph, network, alive)
+
+
+def _mask_group_norms(graph: ChannelGraph, network: nn.Module, alive: Alive) -> None:
+    for name, norm in norms(network).items():
+        if isinstance(norm, SlimGroupNorm):
+            norm.set_alive(torch.as_tensor(graph.kept(alive, name, "norm", norm.num_channels)))
 
 
 @torch.no_grad()
@@ -180,19 +207,19 @@ def proximal_step_(
     network: nn.Module,
     threshold: float,
     alive: Alive,
+    rules: Rules,
+    units: Units,
     *,
-    floor: int,
-    multipliers: Mapping[str, float],
-    prune: str,
     revive: bool,
 ) -> None:
     """Soft-threshold all scales in place and update ``alive``; the last ``floor`` channels never reach zero."""
+    died = False
     for name, group in graph.groups.items():
-        if prune == "inner" and not group.inner:
+        if rules.prune == "inner" and not group.inner:
             continue
-        size = magnitude(group, network)
-        shrunk = (size - threshold * multipliers[group.layers]).clamp_min(0.0)
-        keep = size.topk(min(floor, group.size)).indices
+        size = magnitude(group, network, units[name])
+        shrunk = (size - threshold * rules.multipliers[group.layers]).clamp_min(0.0)
+        keep = size.topk(min(rules.floor, group.size)).indices
         shrunk[keep] = torch.maximum(shrunk[keep], 1e-3 * size[keep])
         if not revive:
             shrunk[torch.as_tensor(~alive[name], device=size.device)] = 0.0
@@ -201,7 +228,11 @@ def proximal_step_(
             scale[slot.positions] *= factor[slot.channels]
             if shift is not None:
                 shift[slot.positions] *= (factor[slot.channels] > 0).to(shift.dtype)
-        alive[name] = (shrunk > 0).cpu().numpy()
+        now = (shrunk > 0).cpu().numpy()
+        died |= bool((now != alive[name]).any())
+        alive[name] = now
+    if died:
+        _mask_group_norms(graph, network, alive)
 
 
 class Steering:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from gs_search.errors import CheckpointError
 from gs_search.networks import Architecture, build, read_tensors
 from gs_search.networks.resnet import ResidualBlock
-from gs_search.slimming.extract import ChannelConstant, resize_conv_, resize_norm_
-from gs_search.slimming.layers import SlimConv, convolutions, norms, slimmable
+from gs_search.slimming.extract import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
+from gs_search.slimming.layers import NORMS, SlimGroupNorm, SlimLayer, norm_width, norms, slim_layers, slimmable
 from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 
 __all__ = ["StudentLayer", "load_student", "pack", "pack_codes", "save_student", "unpack_codes"]
@@ -32,13 +32,14 @@ FORMAT = "gs-search student 1"
 
 @dataclass(frozen=True)
 class StudentLayer:
-    """How one convolution is stored: its weight's shape, its bits (32: float), its input's sign."""
+    """How one layer is stored: its weight's shape, its bits (32: float), its input's sign."""
 
     name: str
     shape: list[int]
     weight_bits: int
     activation_bits: int
     signed: bool
+    output_bits: int = FLOAT_BITS
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
@@ -60,38 +61,49 @@ def unpack_codes(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
 
 @torch.no_grad()
 def pack(student: nn.Module) -> tuple[dict[str, Tensor], list[StudentLayer]]:
-    """All tensors of an extracted student as they are stored, and the description of its convolutions."""
+    """All tensors of an extracted student as they are stored, and the description of its layers."""
     tensors: dict[str, Tensor] = {}
     layers = []
-    for name, conv in convolutions(student).items():
-        weights, inputs = conv.weight_quantizer, conv.input_quantizer
+    for name, layer in slim_layers(student).items():
+        weights, inputs = layer.weight_quantizer, layer.input_quantizer
         if weights is None:
-            tensors[f"{name}.weight"] = conv.weight.detach().float()
+            tensors[f"{name}.weight"] = layer.weight.detach().float()
         else:
-            tensors[f"{name}.weight.codes"] = pack_codes(weights.codes(conv.weight), weights.bits)
+            tensors[f"{name}.weight.codes"] = pack_codes(weights.codes(layer.weight), weights.bits)
             tensors[f"{name}.weight.step"] = weights.step.detach().float()
         if inputs is not None:
             tensors[f"{name}.input.step"] = inputs.step.detach().float().reshape(1)
         for extra in ("bias", "gate"):
-            if getattr(conv, extra) is not None:
-                tensors[f"{name}.{extra}"] = getattr(conv, extra).detach().float()
+            if getattr(layer, extra) is not None:
+                tensors[f"{name}.{extra}"] = getattr(layer, extra).detach().float()
+        if (outputs := layer.output_quantizer) is not None:
+            tensors[f"{name}.output.step"] = outputs.step.detach().float().reshape(1)
         layers.append(
             StudentLayer(
                 name=name,
-                shape=list(conv.weight.shape),
+                shape=list(layer.weight.shape),
                 weight_bits=weights.bits if weights is not None else FLOAT_BITS,
                 activation_bits=inputs.bits if inputs is not None else FLOAT_BITS,
                 signed=inputs.signed if inputs is not None else True,
+                output_bits=outputs.bits if outputs is not None else FLOAT_BITS,
             )
         )
     for name, module in student.named_modules():
         own = {}
         if isinstance(module, ChannelConstant):
             own = {"shift": module.shift}
-        elif name in norms(student):
+        elif isinstance(module, NORMS):
             own = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
         tensors |= {f"{name}.{key}": value.detach().float() for key, value in own.items()}
+    tensors |= {name: tensor.detach() for name, tensor in _rest(student).items()}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, layers
+
+
+def _rest(student: nn.Module) -> dict[str, Tensor]:
+    """What no layer, norm or vanished block owns: slopes of PReLUs, weights of layers that are not slimmed."""
+    owned = [name for name, m in student.named_modules() if isinstance(m, (SlimLayer, *NORMS, ChannelConstant))]
+    prefixes = tuple(f"{name}." for name in owned)
+    return {name: tensor for name, tensor in student.state_dict().items() if not name.startswith(prefixes)}
 
 
 def save_student(path: Path, student: nn.Module, architecture: Architecture | None, **notes: str) -> dict[str, Tensor]:
@@ -103,6 +115,9 @@ def save_student(path: Path, student: nn.Module, architecture: Architecture | No
     """
     tensors, layers = pack(student)
     described: dict[str, Any] = {"format": FORMAT, "layers": [asdict(layer) for layer in layers], **notes}
+    uneven = {name: norm.sizes for name, norm in norms(student).items() if isinstance(norm, SlimGroupNorm)}
+    if uneven:
+        described["norm_groups"] = uneven
     if architecture is not None:
         described["architecture"] = architecture.to_json()
     # One key, because safetensors writes several in no fixed order, and equal students are to be equal files.
@@ -137,11 +152,15 @@ def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
     try:
         _collapse(student, tensors)
         for layer in layers:
-            _fill_conv(cast(Any, student.get_submodule(layer.name)), layer, tensors)
+            _fill_layer(cast(Any, student.get_submodule(layer.name)), layer, tensors)
         for name, norm in norms(student).items():
-            resize_norm_(norm, np.arange(norm.num_features) < len(tensors[f"{name}.weight"]))
+            resize_norm_(norm, np.arange(norm_width(norm)) < len(tensors[f"{name}.weight"]))
+            if isinstance(norm, SlimGroupNorm):
+                set_group_sizes_(norm, described["norm_groups"][name])
             wanted = [key for key, value in norm.state_dict().items() if value.is_floating_point()]
             norm.load_state_dict({key: tensors[f"{name}.{key}"] for key in wanted}, strict=False)
+        for name in _rest(student):
+            _replace(student, name, tensors[name])
     except (KeyError, AttributeError, RuntimeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: does not fit its generator or is damaged ({error})") from None
     return student.eval().requires_grad_(False)
@@ -154,26 +173,40 @@ def _collapse(student: nn.Module, tensors: dict[str, Tensor]) -> None:
             block.branch = ChannelConstant(tensors[name])
 
 
+def _replace(student: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor where the generator has one of the same name, perhaps of another width."""
+    place, _, own = name.rpartition(".")
+    module: Any = student.get_submodule(place)
+    setattr(module, own, nn.Parameter(tensor) if own in module._parameters else tensor)
+    if isinstance(module, nn.PReLU):
+        module.num_parameters = len(tensor)
+
+
 @torch.no_grad()
-def _fill_conv(conv: SlimConv, layer: StudentLayer, tensors: dict[str, Tensor]) -> None:
-    name, axis = layer.name, conv.out_axis
+def _fill_layer(layer: SlimLayer, stored: StudentLayer, tensors: dict[str, Tensor]) -> None:
+    name, axis = stored.name, layer.out_axis
     if f"{name}.gate" in tensors:
-        conv.add_gate()
-    outputs, inputs = layer.shape[axis], layer.shape[1 - axis]
-    full_in = inputs if conv.groups == 1 else outputs
-    resize_conv_(conv, np.arange(conv.in_channels) < full_in, np.arange(conv.num_outputs) < outputs)
-    if layer.weight_bits == FLOAT_BITS:
-        conv.weight.copy_(tensors[f"{name}.weight"])
+        layer.add_gate()
+    outputs, inputs = stored.shape[axis], stored.shape[1 - axis]
+    if layer.num_groups > 1:
+        depthwise = layer.num_groups == layer.num_inputs == layer.num_outputs
+        inputs, outputs = (stored.shape[0],) * 2 if depthwise else (layer.num_inputs, layer.num_outputs)
+    resize_layer_(layer, np.arange(layer.num_inputs) < inputs, np.arange(layer.num_outputs) < outputs)
+    if stored.weight_bits == FLOAT_BITS:
+        layer.weight.copy_(tensors[f"{name}.weight"])
     else:
         step = tensors[f"{name}.weight.step"]
-        quantizer = WeightQuantizer(layer.weight_bits, torch.ones_like(step), axis)
+        groups = layer.num_groups if axis == 1 else 1
+        quantizer = WeightQuantizer(stored.weight_bits, torch.ones_like(step), axis, groups)
         quantizer.base.copy_(step)
-        codes = unpack_codes(tensors[f"{name}.weight.codes"], layer.weight_bits, layer.shape)
-        conv.weight.copy_(codes.float() * quantizer.broadcast(step))
-        conv.weight_quantizer = quantizer
-    if layer.activation_bits != FLOAT_BITS:
-        conv.input_quantizer = ActivationQuantizer(layer.activation_bits, torch.ones(()), signed=layer.signed)
-        conv.input_quantizer.base.copy_(tensors[f"{name}.input.step"].reshape(()))
+        codes = unpack_codes(tensors[f"{name}.weight.codes"], stored.weight_bits, stored.shape)
+        layer.weight.copy_(codes.float() * quantizer.broadcast(step, codes))
+        layer.weight_quantizer = quantizer
+    for kind, bits, signed in (("input", stored.activation_bits, stored.signed), ("output", stored.output_bits, True)):
+        if bits != FLOAT_BITS:
+            stream = ActivationQuantizer(bits, torch.ones(()), signed=signed)
+            stream.base.copy_(tensors[f"{name}.{kind}.step"].reshape(()))
+            setattr(layer, f"{kind}_quantizer", stream)
     for extra in ("bias", "gate"):
-        if getattr(conv, extra) is not None:
-            getattr(conv, extra).copy_(tensors[f"{name}.{extra}"])
+        if getattr(layer, extra) is not None:
+            getattr(layer, extra).copy_(tensors[f"{name}.{extra}"])

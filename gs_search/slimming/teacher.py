@@ -7,20 +7,22 @@ views (a crop and flip of one picture), computed once and read by many trials fr
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gs_search.errors import DataError
+from gs_search.errors import DataError, UnsupportedNetwork
 from gs_search.slimming.channels import Alive, ChannelGraph, trace
-from gs_search.slimming.layers import SlimConv, convolutions, slimmable
-from gs_search.slimming.sparsity import rescale_
+from gs_search.slimming.importance import Scaling, rescale_, stiff_groups, taylor_scores, weight_scores
+from gs_search.slimming.layers import SlimLayer, slim_layers, slimmable
 
 __all__ = ["Batch", "Lessons", "Teacher", "record_features"]
 
@@ -33,11 +35,13 @@ class Batch:
         inputs: N x 3 x H x W in [-1, 1].
         outputs: the teacher's pictures, the same shape and range.
         features: tap to the teacher's N x C x h x w.
+        indices: numbers of the lessons, by which what is computed of ``outputs`` may be remembered; or None.
     """
 
     inputs: Tensor
     outputs: Tensor
     features: Mapping[str, Tensor]
+    indices: tuple[int, ...] | None = None
 
 
 class Teacher:
@@ -53,22 +57,38 @@ class Teacher:
 
     def __init__(self, generator: nn.Module, image_px: int) -> None:
         self.network = slimmable(generator).eval()
+        self.image_px = image_px
         self.graph: ChannelGraph = trace(self.network, image_px)
         self.network.requires_grad_(False)
+        _check_same(generator, self.network, _probe(self.network, image_px))
         self.taps = _taps(self.graph, self.network)
+        self._stiff: frozenset[str] | None = None
+        self._scores: dict[str, dict[str, Tensor]] = {}
 
     def to(self, device: torch.device | str) -> Teacher:
         self.network.to(device)
+        self._scores.clear()
         return self
 
-    def student(self, importance: str = "rank") -> tuple[nn.Module, dict[str, np.ndarray]]:
-        """A trainable copy, rescaled if ``importance`` is ``rank``, and each group's signal growth."""
-        import copy
+    def student(self, importance: str = "rank", pictures: Tensor | None = None) -> tuple[nn.Module, Scaling]:
+        """A trainable copy whose scales mean importance, and what was done to them.
 
+        Args:
+            importance: ``rank``, ``taylor`` or ``raw``, see ``SlimmingSettings``.
+            pictures: N x 3 x H x W in [-1, 1] on which ``taylor`` measures; remembered from the first call.
+        """
         network = copy.deepcopy(self.network).requires_grad_(True)
-        if importance == "rank":
-            return network, rescale_(self.graph, network)
-        return network, {name: np.ones(group.size) for name, group in self.graph.groups.items()}
+        if importance == "raw":
+            return network, Scaling.none(self.graph)
+        if importance not in self._scores:
+            if importance == "taylor":
+                assert pictures is not None, "importance taylor is measured on pictures"
+                self._scores[importance] = taylor_scores(self.graph, self.network, pictures)
+            else:
+                self._scores[importance] = weight_scores(self.graph, self.network)
+        if self._stiff is None:
+            self._stiff = stiff_groups(self.graph, self.network, _probe(self.network, self.image_px))
+        return network, rescale_(self.graph, network, self._scores[importance], self._stiff)
 
     @torch.no_grad()
     def answer(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -77,7 +97,7 @@ class Teacher:
             outputs = self.network(pictures)
         return outputs, dict(features)
 
-    def tap_growth(self, factors: Mapping[str, np.ndarray], alive: Alive, tap: str) -> tuple[np.ndarray, np.ndarray]:
+    def tap_growth(self, scaling: Scaling, alive: Alive, tap: str) -> tuple[np.ndarray, np.ndarray]:
         """Channels of a tap that are alive (positions), and how much the rescale has grown each of them."""
         width = self.graph.layers[tap].inputs
         keep = self.graph.kept(alive, tap, "in", width)
@@ -85,7 +105,7 @@ class Teacher:
         for name, group in self.graph.groups.items():
             for slot in group.slots:
                 if slot.module == tap and slot.role == "in":
-                    growth[slot.positions] = factors[name][slot.channels]
+                    growth[slot.positions] = scaling.growth[name][slot.channels]
         positions = np.flatnonzero(keep)
         return positions, growth[positions]
 
@@ -98,10 +118,10 @@ def record_features(network: nn.Module, taps: Sequence[str]) -> Iterator[dict[st
     """
     features: dict[str, Tensor] = {}
     handles = []
-    layers = convolutions(network)
+    layers = slim_layers(network)
     for name in (tap for tap in taps if tap in layers):
 
-        def record(module: SlimConv, inputs: tuple[Tensor, ...], name: str = name) -> None:
+        def record(module: SlimLayer, inputs: tuple[Tensor, ...], name: str = name) -> None:
             features[name] = inputs[0]
 
         handles.append(layers[name].register_forward_pre_hook(record))
@@ -113,19 +133,40 @@ def record_features(network: nn.Module, taps: Sequence[str]) -> Iterator[dict[st
 
 
 class Lessons:
-    """The teacher's answers on a fixed list of views, in a folder of memory-mapped arrays.
+    """The teacher's answers on a fixed list of views.
 
-    Inputs are stored as bytes, answers and features as float16.
+    Args:
+        inputs: V x 3 x H x W, bytes or floats in [-1, 1].
+        outputs: V x 3 x H x W in [-1, 1].
+        features: tap to V x C x h x w.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, inputs: np.ndarray, outputs: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
+        self.inputs, self.outputs, self.features = inputs, outputs, dict(features)
+
+    @classmethod
+    def open(cls, folder: Path) -> Lessons:
+        """What ``write`` has left in a folder, memory-mapped.
+
+        Raises:
+            DataError: something is missing.
+        """
         try:
-            self.taps: dict[str, str] = json.loads((folder / "taps.json").read_text())
-            self.inputs = np.load(folder / "inputs.npy", mmap_mode="r")
-            self.outputs = np.load(folder / "outputs.npy", mmap_mode="r")
-            self.features = {tap: np.load(folder / name, mmap_mode="r") for tap, name in self.taps.items()}
+            taps: dict[str, str] = json.loads((folder / "taps.json").read_text())
+            arrays = {tap: np.load(folder / name, mmap_mode="r") for tap, name in taps.items()}
+            inputs, outputs = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "outputs"))
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: the teacher's answers are incomplete ({error}); delete the folder") from None
+        return cls(inputs, outputs, arrays)
+
+    @classmethod
+    def in_memory(cls, teacher: Teacher, inputs: Tensor, *, batch_size: int = 4) -> Lessons:
+        """The answers for ``inputs`` (V x 3 x H x W in [-1, 1]), kept in memory."""
+        device = next(teacher.network.parameters()).device
+        answers = [teacher.answer(part.to(device)) for part in inputs.float().split(batch_size)]
+        outputs = torch.cat([pictures for pictures, _ in answers]).cpu()
+        features = {tap: torch.cat([found[tap] for _, found in answers]).cpu().numpy() for tap in answers[0][1]}
+        return cls(inputs.float().cpu().numpy(), outputs.numpy(), features)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -138,11 +179,14 @@ class Lessons:
             return torch.from_numpy(np.ascontiguousarray(array[rows])).to(device).float()
 
         features = {tap: load(array) for tap, array in self.features.items()}
-        return Batch(load(self.inputs) / 127.5 - 1.0, load(self.outputs), features)
+        inputs = load(self.inputs)
+        if self.inputs.dtype == np.uint8:
+            inputs = inputs / 127.5 - 1.0
+        return Batch(inputs, load(self.outputs), features, tuple(rows.tolist()))
 
     @classmethod
     def write(cls, folder: Path, teacher: Teacher, inputs: Tensor, *, batch_size: int = 4) -> Lessons:
-        """Compute and store the answers for ``inputs`` (V x 3 x H x W bytes); the index is written last."""
+        """Compute and store the answers for ``inputs`` (V x 3 x H x W bytes): float16, the index is written last."""
         folder.mkdir(parents=True, exist_ok=True)
         device = next(teacher.network.parameters()).device
         np.save(folder / "inputs.npy", inputs.numpy())
@@ -163,12 +207,46 @@ class Lessons:
             array.flush()
         del files[""]
         (folder / "taps.json").write_text(json.dumps(files))
-        return cls(folder)
+        return cls.open(folder)
+
+
+def _probe(network: nn.Module, image_px: int) -> Tensor:
+    """A random picture of the traced size."""
+    noise = torch.rand(1, 3, image_px, image_px, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return noise.to(next(network.parameters()).device)
+
+
+@torch.no_grad()
+def _check_same(generator: nn.Module, network: nn.Module, picture: Tensor) -> None:
+    """The slimmable copy must compute what the generator computes; activations in place may be why it does not.
+
+    Those that change a skip connection are put back in place.
+    """
+    original = copy.deepcopy(generator).eval()
+    wanted = original(picture.clone())
+
+    def same() -> bool:
+        return bool((network(picture.clone()) - wanted).abs().max() <= 1e-4 * wanted.abs().max().clamp_min(1.0))
+
+    if same():
+        return
+    in_place = [name for name, m in original.named_modules() if getattr(m, "inplace", False) is True]
+    for value in (True, False):
+        for name in in_place:
+            module: Any = network.get_submodule(name)
+            module.inplace = value
+            if not value and not same():
+                module.inplace = True
+        if not same():
+            raise UnsupportedNetwork(
+                "the generator gives another picture each time, or changes when its layers are replaced (random "
+                "functions outside of nn.Dropout, hooks); make it deterministic in evaluation mode"
+            )
 
 
 def _taps(graph: ChannelGraph, network: nn.Module) -> tuple[str, ...]:
     """Convolutions whose inputs are taught: those that read a normalised stream outside residual branches."""
-    layers = convolutions(network)
+    layers = slim_layers(network)
     taps = []
     for name in graph.layers:
         sources = [g for g in graph.groups.values() if any(s.module == name and s.role == "in" for s in g.slots)]

@@ -3,6 +3,9 @@
 Weights by Adam, prunable scales by SGD followed by the proximal step, the discriminator by its own Adam, all
 from one forward pass of the student. ``Training`` runs one phase of it; the discriminator outlives the phases,
 because cutting the student does not change what it looks at.
+
+Nothing in a step waits for the device but the look every ``CHECK_EVERY`` steps and, while the student shrinks, the
+channels that died.
 """
 
 from __future__ import annotations
@@ -11,33 +14,23 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gs_search.errors import TrialFailed
-from gs_search.networks import PatchGan
 from gs_search.settings import SlimmingSettings
+from gs_search.slimming.adversary import Adversary
 from gs_search.slimming.channels import Alive
-from gs_search.slimming.layers import convolutions, norms
-from gs_search.slimming.objective import (
-    ImageBuffer,
-    discriminator_loss,
-    feature_loss,
-    generator_loss,
-    pixel_loss,
-)
+from gs_search.slimming.distillation import Distillation
+from gs_search.slimming.importance import Scaling
+from gs_search.slimming.layers import norms, slim_layers
+from gs_search.slimming.objective import critic_feature_loss, critic_features, generator_loss
+from gs_search.slimming.perceptual import PerceptualCache
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
-from gs_search.slimming.sparsity import (
-    Steering,
-    cutting_rules,
-    magnitudes,
-    proximal_step_,
-    threshold_for_target,
-)
+from gs_search.slimming.sparsity import Rules, Steering, magnitudes, proximal_step_, threshold_for_target
 from gs_search.slimming.teacher import Batch, Teacher, record_features
 
-__all__ = ["Adversary", "LessonSource", "Training"]
+__all__ = ["LessonSource", "RealPictures", "Training"]
 
 CHECK_EVERY = 20
 """Steps between two looks at whether the losses are still numbers; looking waits for the device."""
@@ -48,8 +41,11 @@ WARM_UP = 5
 NEAR_TARGET = 2.0
 """Share of multiply-adds, in targets, below which steering looks how far a step would go."""
 
-BUFFER = 50
-"""Pictures replayed to the discriminator, as in CycleGAN."""
+FLAT = 0.02
+"""Share of the standard deviation of the teacher's pictures below which the student's are one flat colour."""
+
+RealPictures = Callable[[int, int], Tensor]
+"""(step, count) to target-domain pictures, count x 3 x H x W in [-1, 1]; the same for the same step."""
 
 
 class LessonSource(Protocol):
@@ -60,29 +56,22 @@ class LessonSource(Protocol):
     def batch(self, indices: Any, device: torch.device | str = "cpu") -> Batch: ...
 
 
-class Adversary:
-    """The discriminator with its optimizer and its buffer of old fakes."""
-
-    def __init__(self, settings: SlimmingSettings, generator: torch.Generator, device: torch.device | str) -> None:
-        self.network = PatchGan(settings.discriminator_width).initialise(generator).to(device)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=settings.discriminator_learning_rate, betas=(0.5, 0.999)
-        )
-        self.buffer = ImageBuffer(BUFFER, generator)
-
-
 class Training:
     """One phase: a network, its optimizers, a schedule of ``steps``.
+
+    The network runs in evaluation mode, as it will run later: BatchNorms keep the teacher's statistics, which the
+    repair restores, and dropout is off, for the teacher's answers have none.
 
     Args:
         teacher: whose answers the lessons hold.
         network: the masked network (with ``alive`` changing) or an extracted student.
-        factors: each group's signal growth, from ``Teacher.student``.
+        scaling: what was done to the scales, from ``Teacher.student``.
         alive: channels of the teacher that ``network`` has; updated in place by proximal steps.
         steps: length of this phase's cosine.
-        sparsity: whether scales are thresholded in this phase.
-        real: target-domain pictures for the discriminator (a function of the batch size), or None for the
-            teacher's.
+        sparsity: whether scales are thresholded in this phase (the network is then not extracted yet).
+        rate_factor: on the learning rates of weights and scales.
+        real: target-domain pictures for the discriminator, or None for the teacher's.
+        perceptual: from ``distillation.perceptual_of``.
 
     Raises:
         TrialFailed: a loss became NaN or infinite (cause ``nan``), or all pictures became alike (``collapse``).
@@ -92,7 +81,7 @@ class Training:
         self,
         teacher: Teacher,
         network: nn.Module,
-        factors: Mapping[str, np.ndarray],
+        scaling: Scaling,
         alive: Alive,
         settings: SlimmingSettings,
         adversary: Adversary,
@@ -100,32 +89,37 @@ class Training:
         steps: int,
         sparsity: bool,
         rate_factor: float = 1.0,
-        real: Callable[[int], Tensor] | None = None,
+        real: RealPictures | None = None,
+        perceptual: PerceptualCache | None = None,
     ) -> None:
-        self.teacher, self.network, self.alive, self.settings = teacher, network, alive, settings
+        self.teacher, self.network, self.alive, self.settings = teacher, network.eval(), alive, settings
         self.adversary, self.steps, self.sparsity, self.real = adversary, steps, sparsity, real
+        self.scaling = scaling
         self.step = 0
-        self.factors = factors
         self.device = next(network.parameters()).device
-        self.extracted = not sparsity
-        self._taps = {tap: self._tap(tap) for tap in teacher.taps} if not sparsity else {}
+        if self.device.type == "cuda":
+            network.to(memory_format=torch.channels_last)  # no gain on CPUs
+        self.distillation = Distillation(
+            teacher, scaling, alive, settings, extracted=not sparsity, perceptual=perceptual
+        ).to(self.device)
         weights, scales, ranges = _split(network)
-        self.rate_factor = rate_factor
         self._rates = (
             settings.learning_rate * rate_factor,
             settings.scale_learning_rate * rate_factor,
             settings.range_learning_rate,
         )
+        maps = list(self.distillation.maps.values())
         self.weight_optimizer = torch.optim.Adam(
             [
-                {"params": weights, "lr": self._rates[0], "weight_decay": settings.weight_decay},
+                {"params": weights + maps, "lr": self._rates[0], "weight_decay": settings.weight_decay},
                 {"params": ranges, "lr": self._rates[2]},
             ],
             betas=(0.5, 0.999),
+            fused=True,
         )
-        self.scale_optimizer = torch.optim.SGD(scales, lr=self._rates[1], momentum=settings.scale_momentum)
+        self.scale_optimizer = torch.optim.SGD(scales, lr=self._rates[1], momentum=settings.scale_momentum, fused=True)
         self.steering = Steering(settings.target_gflops_ratio, steps) if settings.target_gflops_ratio else None
-        self._rules: dict[str, Any] = cutting_rules(settings)
+        self._rules = Rules.of(settings)
         self._dense = teacher.graph.macs(teacher.graph.all_alive())
         self._cosines = sum(self._shape(k) for k in range(steps)) or 1.0
         self._finite: Tensor | None = None
@@ -136,24 +130,16 @@ class Training:
 
     def run_step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of all players; returns the value of every term (tensors: no waiting for the device)."""
-        settings, network, critic = self.settings, self.network, self.adversary.network
+        settings, critic = self.settings, self.adversary.network
         shape = self._shape(self.step)
         for group, rate in zip(self.weight_optimizer.param_groups, (self._rates[0], self._rates[2]), strict=True):
             group["lr"] = rate * shape
         self.scale_optimizer.param_groups[0]["lr"] = self._rates[1] * shape
-        network.train()
-        critic.requires_grad_(False)
-        with record_features(network, self.teacher.taps) as features, self._autocast():
-            fake = network(batch.inputs)
-            scores = critic(fake) if settings.adversarial_weight else None
-        terms = {"pixel": pixel_loss(fake, batch.outputs)}
-        total = settings.distill_weight * terms["pixel"]
-        if batch.features:
-            terms["feature"] = self._features(features, batch)
-            total = total + terms["feature"]
-        if scores is not None:
-            terms["adversarial"] = generator_loss(scores)
-            total = total + settings.adversarial_weight * terms["adversarial"]
+        critic.requires_grad_(False)  # its gradient is not wanted in the student's step
+        with record_features(self.network, self.teacher.taps) as features, self._autocast():
+            fake = self.network(batch.inputs)
+            terms = self.distillation.terms(fake, features, batch) | self._adversarial(fake, batch)
+        total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         self.weight_optimizer.zero_grad(set_to_none=True)
         self.scale_optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -161,77 +147,84 @@ class Training:
         self.scale_optimizer.step()
         if self.sparsity:
             self._shrink(shape)
-        if scores is not None:
-            terms["discriminator"] = self._teach_critic(fake.detach().float(), batch)
-        self._watch(total, fake)
+        values = {name: value.detach() for name, (_, value) in terms.items()}
+        if settings.adversarial_weight:
+            real = batch.outputs if self.real is None else self.real(self.step, len(fake)).to(self.device)
+            values["discriminator"] = self.adversary.learn(real, fake.detach().float(), self._autocast())
+        self._watch(total, fake, batch.outputs)
         self.step += 1
-        return {name: value.detach() for name, value in terms.items()}
+        return values
 
-    def _teach_critic(self, fake: Tensor, batch: Batch) -> Tensor:
-        critic, optimizer = self.adversary.network, self.adversary.optimizer
-        critic.requires_grad_(True)
-        real = batch.outputs if self.real is None else self.real(len(fake)).to(self.device)
-        with self._autocast():
-            real_scores, fake_scores = critic(real), critic(self.adversary.buffer.swap(fake))
-        loss = discriminator_loss(real_scores, fake_scores)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    def _features(self, features: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        total = torch.zeros((), device=self.device)
-        for tap in self.teacher.taps:
-            weight = self.settings.per_group("feature_weight", self.teacher.graph.layers[tap].group)
-            if not weight or tap not in batch.features or tap not in features:
-                continue
-            positions, growth = self._taps[tap] if tap in self._taps else self._tap(tap)
-            student = features[tap] if self.extracted else features[tap][:, positions]
-            wanted = batch.features[tap][:, positions] * growth.view(1, -1, 1, 1)
-            total = total + weight / len(self.teacher.taps) * feature_loss(student, wanted)
-        return total
-
-    def _tap(self, tap: str) -> tuple[Tensor, Tensor]:
-        positions, growth = self.teacher.tap_growth(self.factors, self.alive, tap)
-        return torch.as_tensor(positions, device=self.device), torch.as_tensor(
-            growth, dtype=torch.float32, device=self.device
-        )
+    def _adversarial(self, fake: Tensor, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        settings, critic = self.settings, self.adversary.network
+        if not settings.adversarial_weight:
+            return {}
+        if not settings.critic_feature_weight:
+            scores = critic(fake)
+            return {"adversarial": (settings.adversarial_weight, generator_loss(scores, settings.adversarial_loss))}
+        scores, seen = critic_features(critic, fake)
+        with torch.no_grad():
+            _, wanted = critic_features(critic, batch.outputs)
+        return {
+            "adversarial": (settings.adversarial_weight, generator_loss(scores, settings.adversarial_loss)),
+            "critic_feature": (settings.critic_feature_weight, critic_feature_loss(seen, wanted)),
+        }
 
     def _shrink(self, shape: float) -> None:
-        settings, graph = self.settings, self.teacher.graph
+        settings, graph, units = self.settings, self.teacher.graph, self.scaling.units
         if self.steering is not None:
             share, target = self.share(), self.steering.target
             threshold = self.steering.threshold(self.step, share)
             if share < NEAR_TARGET * target:  # one step must not take more than is left to take
-                scores = {name: s * self.alive[name] for name, s in magnitudes(graph, self.network).items()}
-                threshold = min(threshold, threshold_for_target(graph, scores, target, **self._rules))
+                scores = {name: s * self.alive[name] for name, s in magnitudes(graph, self.network, units).items()}
+                threshold = min(threshold, threshold_for_target(graph, scores, target, self._rules))
         else:
             # sparsity_weight is the budget taken off over the phase, so rho = budget / sum of learning rates.
             threshold = (settings.sparsity_weight or 0.0) * shape / self._cosines
-        proximal_step_(graph, self.network, threshold, self.alive, revive=settings.revive, **self._rules)
+        proximal_step_(graph, self.network, threshold, self.alive, self._rules, units, revive=settings.revive)
 
     def _shape(self, step: int) -> float:
         """Warm-up, then a cosine to zero."""
         return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / max(self.steps, 1)))
 
-    def _watch(self, total: Tensor, fake: Tensor) -> None:
+    def _watch(self, total: Tensor, fake: Tensor, wanted: Tensor) -> None:
         finite = torch.isfinite(total.detach())
         self._finite = finite if self._finite is None else self._finite & finite
         if (self.step + 1) % CHECK_EVERY and self.step + 1 < self.steps:
             return
         if not bool(self._finite):
             raise TrialFailed("nan", f"the losses stopped being numbers before step {self.step + 1}")
-        if float(fake.detach().float().std(dim=(2, 3)).mean()) < 1e-3:
+        spread, usual = (float(p.detach().float().std(dim=(2, 3)).mean()) for p in (fake, wanted))
+        if spread < FLAT * usual:
             raise TrialFailed("collapse", f"all pictures had become one flat colour by step {self.step + 1}")
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the phase needs to go on, besides the network's and the discriminator's states."""
+        return {
+            "step": self.step,
+            "weights": self.weight_optimizer.state_dict(),
+            "scales": self.scale_optimizer.state_dict(),
+            "maps": {name: value.detach() for name, value in self.distillation.maps.items()},
+            "finite": self._finite,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self.step, self._finite = state["step"], state["finite"]
+        self.weight_optimizer.load_state_dict(state["weights"])
+        self.scale_optimizer.load_state_dict(state["scales"])
+        with torch.no_grad():
+            for name, value in state["maps"].items():
+                self.distillation.maps[name].copy_(value)
+
 
 def _split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Weights (with biases and shifts), prunable scales, ranges of quantizers."""
     scales = [norm.weight for norm in norms(network).values()]
-    scales += [conv.gate for conv in convolutions(network).values() if conv.gate is not None]
+    scales += [layer.gate for layer in slim_layers(network).values() if layer.gate is not None]
     ranges = [m.change for m in network.modules() if isinstance(m, (ActivationQuantizer, WeightQuantizer))]
     special = {id(p) for p in (*scales, *ranges)}
     return [p for p in network.parameters() if id(p) not in special], scales, ranges

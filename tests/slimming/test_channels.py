@@ -13,7 +13,7 @@ from gs_search.networks import CartoonGenerator, ResnetGenerator
 from gs_search.slimming import Teacher
 from gs_search.slimming.channels import Alive
 from gs_search.slimming.extract import check_parity, extract
-from gs_search.slimming.layers import convolutions
+from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.sparsity import mask_
 
 
@@ -118,7 +118,7 @@ def test_cartoongans_groups() -> None:
 
 def test_gates_stand_where_no_norm_follows() -> None:
     network = Teacher(CartoonGenerator(8, 2), 32).network
-    gated = [name for name, conv in convolutions(network).items() if conv.gate is not None]
+    gated = [name for name, conv in slim_layers(network).items() if conv.gate is not None]
     assert gated == ["down.0", "down.4", "up.0", "up.4"]
 
 
@@ -127,13 +127,12 @@ def test_a_network_without_convolutions_is_refused() -> None:
         Teacher(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), 32)
 
 
-def test_grouped_convolutions_are_refused_by_name() -> None:
+def test_grouped_convolutions_keep_their_widths() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=2))
-    network.append(nn.Conv2d(8, 3, 1))
-    with pytest.raises(UnsupportedNetwork, match="layer 1: grouped"):
-        Teacher(network, 32)
+    network.extend([nn.Conv2d(8, 6, 1), nn.Conv2d(6, 3, 1)])
+    assert list(Teacher(network, 32).graph.groups) == ["2"]
 
 
 def test_a_network_that_fails_on_pictures_says_so() -> None:
-    with pytest.raises(UnsupportedNetwork, match="fails on a 1 x 3 x 32 picture"):
+    with pytest.raises(UnsupportedNetwork, match="fails on a 1 x 3 x 32 x 32 picture, in or after 0 \\(Conv2d\\)"):
         Teacher(nn.Sequential(nn.Conv2d(4, 3, 3)), 32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -11,64 +9,80 @@ from torch import nn
 
 from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming.extract import extract
-from gs_search.slimming.layers import convolutions, slimmable
-from gs_search.slimming.repair import _fit_dense, _fit_depthwise, _matrix, _patches, record_targets, repair_
-from gs_search.slimming.sparsity import cut, magnitudes, mask_, threshold_for_target
+from gs_search.slimming.layers import SlimLayer, slim_layers, slimmable
+from gs_search.slimming.patches import as_matrix, from_matrix, patches
+from gs_search.slimming.repair import _Sums, record_targets, repair_
+from gs_search.slimming.sparsity import Rules, cut_to_target, magnitudes, mask_
 
 from .lessons import RandomLessons, random_teacher
 
 FLOAT = SlimmingSettings(weight_bits=32, activation_bits=32)
 
 
-@pytest.mark.parametrize(
-    ("transposed", "kernel", "stride", "padding"),
-    [p for p in itertools.product([False, True], [1, 3, 4, 7], [1, 2], [0, 1, 3]) if p[3] < max(p[1], 2)],
-)
-def test_patches_times_matrix_is_the_convolution(transposed: bool, kernel: int, stride: int, padding: int) -> None:
+LAYERS = {
+    "plain": lambda: nn.Conv2d(4, 6, 3),
+    "7x7, strided": lambda: nn.Conv2d(4, 6, 7, 2, 3),
+    "no bias": lambda: nn.Conv2d(4, 6, 3, padding=1, bias=False),
+    "dilated, uneven": lambda: nn.Conv2d(4, 6, (3, 2), (2, 1), (2, 0), dilation=(2, 3)),
+    "reflected": lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    "same": lambda: nn.Conv2d(4, 6, 5, padding="same"),
+    "grouped": lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2),
+    "depthwise": lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1),
+    "transposed, 4x4": lambda: nn.ConvTranspose2d(4, 6, 4, 2, 1),
+    "transposed, dilated": lambda: nn.ConvTranspose2d(4, 6, 3, 1, 0, dilation=2),
+    "transposed, grouped": lambda: nn.ConvTranspose2d(4, 6, 4, 2, 1, groups=2),
+    "linear": lambda: nn.Linear(4, 6),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request: pytest.FixtureRequest) -> SlimLayer:
     torch.manual_seed(0)
-    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
-    extra = {"output_padding": stride - 1} if transposed else {}
-    conv = slimmable(nn.Sequential(kind(4, 5, kernel, stride, padding, **extra)))[0]
-    x = torch.randn(2, 4, 9, 11)
-    with torch.no_grad():
-        expected = conv(x).permute(0, 2, 3, 1).reshape(-1, 5)
-        positions = torch.randperm(len(expected))[:40]
-        rows = _patches(conv, x, positions).flatten(1)
-        torch.testing.assert_close(rows @ _matrix(conv, conv.weight) + conv.bias, expected[positions])
+    return slimmable(nn.Sequential(LAYERS[request.param]()))[0]
 
 
-def test_the_dense_fit_is_least_squares() -> None:
-    torch.manual_seed(0)
-    conv = slimmable(nn.Sequential(nn.Conv2d(3, 4, 3)))[0]
-    rows, wanted = torch.randn(500, 27), torch.randn(500, 4)
-    design = np.concatenate([rows.numpy(), np.ones((500, 1))], axis=1)
-    expected = np.linalg.lstsq(design, wanted.numpy(), rcond=None)[0]
-    with torch.no_grad():
-        _fit_dense(conv, rows, wanted, ridge=0.0)
-    np.testing.assert_allclose(_matrix(conv, conv.weight).detach().numpy(), expected[:-1], atol=1e-4)
+def pictures_for(layer: SlimLayer) -> torch.Tensor:
+    return torch.randn(12, 9, 11, 4) if isinstance(layer, nn.Linear) else torch.randn(12, 4, 9, 11)
 
 
-def test_the_depthwise_fit_is_least_squares_channel_by_channel() -> None:
-    torch.manual_seed(0)
-    conv = slimmable(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))[0]
-    rows, wanted = torch.randn(300, 9, 4), torch.randn(300, 4)
-    with torch.no_grad():
-        _fit_depthwise(conv, rows, wanted, ridge=0.0)
-    for channel in range(4):
-        design = np.concatenate([rows[:, :, channel].numpy(), np.ones((300, 1))], axis=1)
-        expected = np.linalg.lstsq(design, wanted[:, channel].numpy(), rcond=None)[0]
-        fitted = [*conv.weight[channel].flatten().tolist(), conv.bias[channel].item()]
-        np.testing.assert_allclose(fitted, expected, atol=1e-4)
+@torch.no_grad()
+def test_patches_times_matrix_is_the_layer(layer: SlimLayer) -> None:
+    x = pictures_for(layer)
+    expected = layer.positions(layer(x))
+    positions = torch.randperm(len(expected))[:40]
+    found = (patches(layer, x, positions) @ as_matrix(layer, layer.weight)).transpose(0, 1).flatten(1)
+    bias = 0.0 if layer.bias is None else layer.bias
+    torch.testing.assert_close(found + bias, expected[positions], rtol=1e-4, atol=1e-5)
+    assert torch.equal(from_matrix(layer, as_matrix(layer, layer.weight)), layer.weight)
+
+
+@torch.no_grad()
+def test_the_fit_is_least_squares_group_by_group(layer: SlimLayer) -> None:
+    x, places = pictures_for(layer), len(layer.positions(layer(pictures_for(layer))))
+    wanted = torch.randn(places, layer.num_outputs)
+    free = layer.bias is not None
+    sums = _Sums.of(layer, x, torch.arange(places), wanted, centred=free)
+    solved = sums.solve(as_matrix(layer, layer.weight), ridge=0.0)
+    bias = sums.bias(solved).view(layer.num_groups, -1) if free else None
+    rows = patches(layer, x, torch.arange(places)).double().numpy()
+    each = layer.num_outputs // layer.num_groups
+    for group in range(layer.num_groups):
+        ones = [np.ones((places, 1))] if free else []
+        design = np.concatenate([rows[group], *ones], axis=1)
+        targets = wanted[:, group * each : (group + 1) * each].double().numpy()
+        expected = np.linalg.lstsq(design, targets, rcond=None)[0]
+        np.testing.assert_allclose(solved[group].numpy(), expected[: rows.shape[2]], atol=2e-3)
+        if bias is not None:
+            np.testing.assert_allclose(bias[group].numpy(), expected[-1], atol=2e-3)
 
 
 def error_after(share: float, settings: SlimmingSettings, *, refit: bool) -> float:
     teacher = random_teacher(16, 2)
     pictures = RandomLessons(teacher, count=24).inputs
     network, _ = teacher.student()
-    rules = {"floor": 2, "multipliers": dict.fromkeys(GROUPS, 1.0), "prune": "all"}
-    scores = magnitudes(teacher.graph, network)
-    threshold = threshold_for_target(teacher.graph, scores, share, **rules)
-    alive = cut(teacher.graph, scores, threshold, **rules)
+    rules = Rules(floor=2, round_to=1, prune="all", multipliers=dict.fromkeys(GROUPS, 1.0))
+    alive = cut_to_target(teacher.graph, magnitudes(teacher.graph, network), share, rules)
     mask_(teacher.graph, network, alive)
     student = extract(teacher.graph, network, alive)
     repair_(teacher.graph, student, alive, record_targets(teacher.network, pictures[:16]), settings, refit=refit)
@@ -95,6 +109,6 @@ def test_targets_are_what_convolutions_put_out_whatever_the_rescale() -> None:
     pictures = RandomLessons(teacher).inputs
     rescaled, _ = teacher.student("rank")
     plain, other = record_targets(teacher.network, pictures), record_targets(rescaled, pictures)
-    for name in convolutions(teacher.network):
+    for name in slim_layers(teacher.network):
         assert torch.equal(plain.positions[name], other.positions[name])
         torch.testing.assert_close(plain.outputs[name].float(), other.outputs[name].float(), rtol=2e-2, atol=2e-3)

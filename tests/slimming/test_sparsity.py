@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,13 @@ import torch
 from gs_search.networks import CartoonGenerator, ResnetGenerator
 from gs_search.settings import GROUPS
 from gs_search.slimming import Teacher
+from gs_search.slimming.importance import RANKS, Scaling
 from gs_search.slimming.layers import norms
-from gs_search.slimming.sparsity import RANKS, Steering, cut, magnitudes, proximal_step_, threshold_for_target
+from gs_search.slimming.sparsity import Rules, Steering, cut, cut_to_target, magnitudes, proximal_step_
 
 from .lessons import random_teacher
 
-EVEN = {"floor": 2, "multipliers": dict.fromkeys(GROUPS, 1.0), "prune": "all"}
+EVEN = Rules(floor=2, round_to=1, prune="all", multipliers=dict.fromkeys(GROUPS, 1.0))
 
 
 def test_the_proximal_step_is_the_papers_for_a_lone_scale() -> None:
@@ -23,7 +26,8 @@ def test_the_proximal_step_is_the_papers_for_a_lone_scale() -> None:
     before = norms(network)["stem.2"].weight.detach().clone()
     before[0] = -0.9
     norms(network)["stem.2"].weight.data[0] = -0.9
-    proximal_step_(teacher.graph, network, 0.4, teacher.graph.all_alive(), revive=False, **EVEN)
+    alive, units = teacher.graph.all_alive(), Scaling.none(teacher.graph).units
+    proximal_step_(teacher.graph, network, 0.4, alive, EVEN, units, revive=False)
     expected = before.sign() * (before.abs() - 0.4).clamp_min(0)
     torch.testing.assert_close(norms(network)["stem.2"].weight.detach(), expected)
 
@@ -34,7 +38,8 @@ def test_coupled_scales_shrink_together_and_keep_their_proportions() -> None:
     coupled = ["down.4", "body.0.branch.6", "body.1.branch.6"]
     before = torch.stack([norms(network)[n].weight.detach().clone() for n in coupled])
     size = before.square().mean(0).sqrt()
-    proximal_step_(teacher.graph, network, 0.1, teacher.graph.all_alive(), revive=False, **EVEN)
+    alive, units = teacher.graph.all_alive(), Scaling.none(teacher.graph).units
+    proximal_step_(teacher.graph, network, 0.1, alive, EVEN, units, revive=False)
     after = torch.stack([norms(network)[n].weight.detach() for n in coupled])
     torch.testing.assert_close(after, before * (size - 0.1).clamp_min(0) / size)
 
@@ -48,14 +53,14 @@ def test_the_rescale_preserves_the_function_and_makes_scales_ranks(make: object)
             norm.weight.uniform_(0.05, 1.0)
             norm.bias.normal_(0, 0.1)
     teacher = Teacher(generator, 32)
-    network, factors = teacher.student("rank")
+    network, scaling = teacher.student("rank")
     picture = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         assert (network(picture) - teacher.network(picture)).abs().max() <= 1e-5
         assert (network.double()(picture.double()) - teacher.network.double()(picture.double())).abs().max() <= 2e-6
     for name, sizes in magnitudes(teacher.graph, network).items():
         np.testing.assert_allclose(np.sort(sizes), np.linspace(*RANKS, len(sizes)), atol=1e-5)
-        assert factors[name].shape == sizes.shape
+        assert scaling.growth[name].shape == sizes.shape
 
 
 @pytest.mark.parametrize("target", [0.7, 0.4, 0.2, 0.1, 0.04])
@@ -64,17 +69,18 @@ def test_landing_is_at_most_the_target_and_the_next_channel_would_exceed_it(targ
     teacher = Teacher(CartoonGenerator(32, 4), 32)
     scores = magnitudes(teacher.graph, teacher.student()[0])
     dense = teacher.graph.macs(teacher.graph.all_alive())
-    threshold = threshold_for_target(teacher.graph, scores, target, **EVEN)
-    share = teacher.graph.macs(cut(teacher.graph, scores, threshold, **EVEN)) / dense
-    looser = teacher.graph.macs(cut(teacher.graph, scores, threshold - 1e-6, **EVEN)) / dense
-    assert share <= target < looser
+    alive = cut_to_target(teacher.graph, scores, target, EVEN)
+    assert 0.98 * target <= teacher.graph.macs(alive) / dense <= target
+    best = max((s, n, c) for n in scores for c, s in enumerate(scores[n]) if alive[n].any() and not alive[n][c])
+    alive[best[1]][best[2]] = True
+    assert teacher.graph.macs(alive) / dense > target
 
 
 def test_multipliers_move_the_cuts_and_zero_spares() -> None:
     teacher = random_teacher(16, 3)
     scores = magnitudes(teacher.graph, teacher.student()[0])
-    multipliers = {**EVEN["multipliers"], "stem": 0.0, "body": 1.5}
-    alive = cut(teacher.graph, scores, 0.5, floor=1, multipliers=multipliers, prune="all")
+    rules = Rules(floor=1, round_to=1, prune="all", multipliers={**EVEN.multipliers, "stem": 0.0, "body": 1.5})
+    alive = cut(teacher.graph, scores, 0.5, rules)
     assert alive["stem.1"].all()
     assert alive["body.0.branch.1"].mean() < alive["down.0"].mean() < 1
 
@@ -82,7 +88,7 @@ def test_multipliers_move_the_cuts_and_zero_spares() -> None:
 def test_inner_spares_the_residual_stream() -> None:
     teacher = random_teacher(16, 3)
     scores = magnitudes(teacher.graph, teacher.student()[0])
-    alive = cut(teacher.graph, scores, 0.8, floor=1, multipliers=EVEN["multipliers"], prune="inner")
+    alive = cut(teacher.graph, scores, 0.8, replace(EVEN, floor=1, prune="inner"))
     assert alive["down.3"].all()
     assert not alive["body.0.branch.1"].all()
 

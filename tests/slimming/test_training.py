@@ -23,8 +23,9 @@ from gs_search.slimming import (
     save_student,
     slim,
 )
+from gs_search.slimming.adversary import Adversary
 from gs_search.slimming.layers import norms
-from gs_search.slimming.training import Adversary, Training
+from gs_search.slimming.training import Training
 
 from .lessons import RandomLessons, random_teacher
 
@@ -40,10 +41,10 @@ PLAIN = SlimmingSettings(
 
 
 def new_training(teacher: Teacher, settings: SlimmingSettings, *, steps: int = 3) -> Training:
-    network, factors = teacher.student()
+    network, scaling = teacher.student()
     adversary = Adversary(settings, torch.Generator().manual_seed(0), "cpu")
     alive = teacher.graph.all_alive()
-    return Training(teacher, network, factors, alive, settings, adversary, steps=steps, sparsity=False)
+    return Training(teacher, network, scaling, alive, settings, adversary, steps=steps, sparsity=False)
 
 
 def test_three_steps_equal_a_plain_implementation() -> None:
@@ -76,8 +77,12 @@ def test_three_steps_equal_a_plain_implementation() -> None:
         critic_adam.step()
         for name, expected in (("pixel", pixel), ("adversarial", adversarial), ("discriminator", critic_loss)):
             torch.testing.assert_close(terms[name], expected.detach(), rtol=1e-4, atol=1e-5)
-    for mine, other in zip(run.network.parameters(), network.parameters(), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-3, atol=2e-5)
+    for (name, mine), other in zip(run.network.named_parameters(), network.parameters(), strict=True):
+        if not name.endswith(".bias") or name in ("head.1.bias", "stem.2.bias"):
+            # A bias before an InstanceNorm has no gradient but rounding noise, which Adam turns into steps.
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=2e-5, msg=name)
+    with torch.no_grad():
+        torch.testing.assert_close(run.network(batch.inputs), network(batch.inputs), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("schedule", ["at_once", "proximal"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,25 @@ from torch import nn
 from gs_search.networks import Architecture, PatchGan, ResnetGenerator, load_generator
 from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import Teacher, load_student, save_student
+from gs_search.slimming.adversary import Adversary
 from gs_search.slimming.extract import check_parity, extract
-from gs_search.slimming.layers import SlimConvTranspose2d, convolutions, norms, slimmable
+from gs_search.slimming.importance import Scaling
+from gs_search.slimming.layers import SlimConvTranspose2d, norms, slim_layers, slimmable
 from gs_search.slimming.objective import discriminator_loss, generator_loss
 from gs_search.slimming.quantize import (
     ActivationQuantizer,
     WeightQuantizer,
-    best_activation_range,
+    activation_range,
     best_weight_range,
 )
+from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import attach_quantizers
-from gs_search.slimming.sparsity import cut, magnitudes, mask_, proximal_step_
-from gs_search.slimming.training import Adversary, Training
+from gs_search.slimming.sparsity import Rules, cut, magnitudes, mask_, proximal_step_
+from gs_search.slimming.training import Training
 
 from .lessons import RandomLessons, random_teacher
 
-EVERYWHERE = dict.fromkeys(GROUPS, 1.0)
+EVEN = Rules(floor=2, round_to=1, prune="all", multipliers=dict.fromkeys(GROUPS, 1.0))
 
 
 @pytest.fixture
@@ -92,7 +96,7 @@ def test_trap_02_shifts_die_with_their_scales(teacher: Teacher) -> None:
 def test_trap_02_the_proximal_step_zeroes_the_shift(teacher: Teacher) -> None:
     network, _ = teacher.student()
     alive = teacher.graph.all_alive()
-    proximal_step_(teacher.graph, network, 0.5, alive, floor=2, multipliers=EVERYWHERE, prune="all", revive=False)
+    proximal_step_(teacher.graph, network, 0.5, alive, EVEN, Scaling.none(teacher.graph).units, revive=False)
     norm = norms(network)["stem.2"]
     dead = norm.weight == 0
     assert 0 < dead.sum() < len(dead)
@@ -103,7 +107,7 @@ def test_trap_02_the_proximal_step_zeroes_the_shift(teacher: Teacher) -> None:
 def test_trap_03_quantized_codes_survive_extraction(teacher: Teacher) -> None:
     network, _ = teacher.student()
     attach_quantizers(teacher.graph, network, SlimmingSettings(weight_bits=4, activation_bits=6), pictures())
-    alive = cut(teacher.graph, magnitudes(teacher.graph, network), 0.5, floor=2, multipliers=EVERYWHERE, prune="all")
+    alive = cut(teacher.graph, magnitudes(teacher.graph, network), 0.5, EVEN)
     mask_(teacher.graph, network, alive)
     student = extract(teacher.graph, network, alive)
     parity = check_parity(teacher.graph, network, student, alive, pictures())
@@ -114,13 +118,13 @@ def test_trap_03_quantized_codes_survive_extraction(teacher: Teacher) -> None:
 def test_trap_04_signed_streams_get_signed_codes(teacher: Teacher) -> None:
     network, _ = teacher.student()
     attach_quantizers(teacher.graph, network, SlimmingSettings(), pictures())
-    layers = convolutions(network)
+    layers = slim_layers(network)
     first_block, second_block = layers["body.0.branch.1"], layers["body.1.branch.1"]
     assert first_block.input_quantizer is not None and second_block.input_quantizer is not None
     assert not first_block.input_quantizer.signed  # behind a ReLU
     assert second_block.input_quantizer.signed  # behind a residual sum
     stream = torch.randn(1000) * 2
-    signed = ActivationQuantizer(8, best_activation_range(stream, 8, signed=True), signed=True)
+    signed = ActivationQuantizer(8, activation_range(stream, 8, signed=True), signed=True)
     assert (signed(stream) - stream).norm() / stream.norm() < 0.02
     assert (stream.clamp(0, 4) - stream).norm() / stream.norm() > 0.5  # what the reference does
 
@@ -144,18 +148,18 @@ def test_trap_06_a_weight_of_zeros_has_a_range() -> None:
 
 def test_trap_06_no_layer_becomes_narrower_than_its_floor(teacher: Teacher) -> None:
     scores = magnitudes(teacher.graph, teacher.student()[0])
-    alive = cut(teacher.graph, scores, 1e9, floor=3, multipliers=EVERYWHERE, prune="all")
+    alive = cut(teacher.graph, scores, 1e9, replace(EVEN, floor=3))
     for name, group in teacher.graph.groups.items():
         assert alive[name].sum() == (0 if group.block else 3), name
 
 
 def training(teacher: Teacher, settings: SlimmingSettings, *, sparsity: bool, steps: int) -> Training:
-    network, factors = teacher.student()
+    network, scaling = teacher.student()
     adversary = Adversary(settings, torch.Generator().manual_seed(0), "cpu")
     return Training(
         teacher,
         network,
-        factors,
+        scaling,
         teacher.graph.all_alive(),
         settings,
         adversary,
@@ -224,17 +228,14 @@ def test_trap_10_quantized_transposed_and_reflect_padded_convolutions_run() -> N
 
 
 def test_trap_15_batches_do_not_lose_their_rest() -> None:
-    from gs_search.slimming.recipe import _shuffled
-
-    batches = _shuffled(10, 4, seed=0)
-    seen = np.concatenate([next(batches) for _ in range(5)])
+    seen = np.concatenate([lesson_order(10, 4, seed=0, step=step) for step in range(5)])
     assert sorted(seen) == sorted([*range(10), *range(10)])
 
 
-def test_trap_16_critic_is_frozen_for_the_student_and_norms_are_in_their_mode(teacher: Teacher) -> None:
+def test_trap_16_critic_is_frozen_for_the_student_and_norms_keep_the_teachers_statistics(teacher: Teacher) -> None:
     run = training(teacher, SlimmingSettings(precision="float32"), sparsity=False, steps=2)
     run.run_step(RandomLessons(teacher).batch([0, 1]))
-    assert run.network.training
+    assert not run.network.training
     assert not teacher.network.training
     assert all(p.requires_grad for p in run.adversary.network.parameters())
 
@@ -244,7 +245,7 @@ def test_trap_17_nothing_depends_on_nine_blocks_or_200_epochs(blocks: int, tmp_p
     torch.manual_seed(0)
     own = Teacher(ResnetGenerator(8, blocks), 32)
     network, _ = own.student()
-    alive = cut(own.graph, magnitudes(own.graph, network), 0.4, floor=2, multipliers=EVERYWHERE, prune="all")
+    alive = cut(own.graph, magnitudes(own.graph, network), 0.4, EVEN)
     mask_(own.graph, network, alive)
     student = extract(own.graph, network, alive)
     save_student(tmp_path / "s.safetensors", student, Architecture("cyclegan_resnet", 8, blocks))
@@ -256,9 +257,9 @@ def test_trap_18_what_is_stored_is_small(teacher: Teacher, tmp_path: Path) -> No
     network, _ = teacher.student()
     attach_quantizers(teacher.graph, network, SlimmingSettings(weight_bits=dict.fromkeys(GROUPS, 4)), pictures())
     tensors = save_student(tmp_path / "s.safetensors", network, Architecture("cyclegan_resnet", 8, 2))
-    weights = sum(conv.weight.numel() for conv in convolutions(network).values())
+    weights = sum(conv.weight.numel() for conv in slim_layers(network).values())
     codes = sum(t.numel() * t.element_size() for name, t in tensors.items() if name.endswith(".codes"))
-    assert weights / 2 <= codes <= weights / 2 + len(convolutions(network))
+    assert weights / 2 <= codes <= weights / 2 + len(slim_layers(network))
     rest = sum(t.numel() * t.element_size() for name, t in tensors.items() if not name.endswith(".codes"))
     file = (tmp_path / "s.safetensors").stat().st_size
     assert codes + rest < file < codes + rest + 8192  # the header describes the layers

@@ -1,0 +1,103 @@
+"""Slimming a generator of one's own in one call: no study, no search, no Ray."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gs_search.errors import BadInput
+from gs_search.measure.psnr import psnr
+from gs_search.settings import SlimmingSettings
+from gs_search.slimming.rates import harm_of_rates, rate_factor
+from gs_search.slimming.recipe import Progress, Slimmed, slim
+from gs_search.slimming.repair import record_targets
+from gs_search.slimming.teacher import Lessons, Teacher
+from gs_search.slimming.training import RealPictures
+
+__all__ = ["slim_generator"]
+
+FEWEST = 4
+"""Pictures without which nothing can be learned and judged."""
+
+JUDGED = 4
+"""Pictures on which the repaired student is judged, to choose its learning rates."""
+
+
+def slim_generator(
+    generator: nn.Module,
+    pictures: Tensor,
+    settings: SlimmingSettings | None = None,
+    *,
+    seed: int = 0,
+    real: RealPictures | None = None,
+    on_progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+) -> Slimmed:
+    """Distil, prune and quantize a generator (GAN Slimming, Wang et al., ECCV 2020).
+
+    Args:
+        generator: takes N x 3 x H x W in [-1, 1] and returns one picture each, in evaluation mode always the same
+            one; made of Conv2d, ConvTranspose2d and Linear layers with or without norms. It is copied, not changed;
+            the work is done on its device.
+        pictures: what it is to be slimmed on, N x 3 x H x W in [-1, 1], square; 32 diverse ones or more (the more the
+            better; all lessons are held in memory).
+        settings: what to prune, round and train; by default 8 bits, nothing pruned, 100 steps. Learning rates are
+            the highest allowed: they are lowered until they do the generator no harm.
+        real: target-domain pictures, see ``settings.discriminator_real``.
+        on_progress, checkpoint, checkpoint_every: see ``slim``.
+
+    Returns:
+        The student, ``network``, with its proof of parity and its share of the multiply-adds. ``save_student(path,
+        slimmed.network, None)`` packs it, ``load_student(path, generator)`` reads it back.
+
+    Raises:
+        BadInput: the pictures are unfit.
+        ConfigError: the target cannot be reached.
+        UnsupportedNetwork: the generator cannot be slimmed; the message names the layer.
+        TrialFailed: training broke down; the learning rates are too high.
+    """
+    settings = settings or SlimmingSettings()
+    _check(pictures)
+    device = next((p.device for p in generator.parameters()), torch.device("cpu"))
+    teacher = Teacher(generator, pictures.shape[-1]).to(device)
+    lessons = Lessons.in_memory(teacher, pictures)
+    targets = record_targets(teacher.network, pictures[: settings.repair_pictures].to(device))
+    harm = [{"factor": 1.0, "psnr_to_teacher": math.inf}]
+    if settings.steps:
+        harm = harm_of_rates(teacher, settings, lessons, seed=seed)
+    judged = lessons.batch(list(range(len(lessons)))[-JUDGED:], device)
+
+    def look(student: nn.Module) -> float:
+        with torch.no_grad():
+            return rate_factor(harm, float(psnr(student(judged.inputs), judged.outputs)))
+
+    return slim(
+        teacher,
+        settings,
+        lessons,
+        targets,
+        seed=seed,
+        rate_factor=rate_factor(harm),
+        real=real,
+        on_progress=on_progress,
+        on_repaired=look,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def _check(pictures: Tensor) -> None:
+    shape = " x ".join(map(str, pictures.shape))
+    if pictures.dim() != 4 or pictures.shape[1] != 3 or pictures.shape[2] != pictures.shape[3]:
+        raise BadInput(f"pictures must be N x 3 x H x H, not {shape}")
+    if not pictures.is_floating_point() or not bool(torch.isfinite(pictures).all()):
+        raise BadInput("pictures must be finite floats in [-1, 1]; bytes become that by x / 127.5 - 1")
+    low, high = float(pictures.min()), float(pictures.max())
+    if low < -1.001 or high > 1.001:
+        raise BadInput(f"pictures must lie in [-1, 1]; these reach from {low:.3g} to {high:.3g}")
+    if len(pictures) < FEWEST:
+        raise BadInput(f"at least {FEWEST} pictures are needed, and 32 are better; there are {len(pictures)}")

@@ -1,0 +1,104 @@
+"""The parts of the benchmarks that can be wrong without anybody noticing, and whether each of them starts."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import nn
+
+from benchmarks.plot import Panel, write_plot
+from benchmarks.reference_step import fake_quantize
+from benchmarks.report import mean_and_spread, number, table, wrong_turns
+from benchmarks.rows import Case, Row, Rows, curve, distinct
+
+
+@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step"])
+def test_says_how_it_is_called(name: str) -> None:
+    done = CliRunner().invoke(import_module(f"benchmarks.{name}").main, ["--help"])
+    assert done.exit_code == 0
+    assert f"OMP_NUM_THREADS=1 python -m benchmarks.{name}" in " ".join(done.output.split())
+
+
+def test_table() -> None:
+    assert table(["a", "b"], [[1, "x"]]) == "| a | b |\n| --- | --- |\n| 1 | x |"
+    with pytest.raises(ValueError, match="2 cells"):
+        table(["a", "b"], [[1]])
+
+
+def test_numbers_of_several_seeds() -> None:
+    assert mean_and_spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert mean_and_spread([2.0, 2.0]) == mean_and_spread([2.0]) == "2.00"
+    assert mean_and_spread([math.inf, math.inf]) == "∞"
+    assert mean_and_spread([]) == number(None) == "-"
+
+
+def test_wrong_turns_of_a_curve() -> None:
+    dips = {1.0: [5.0, 7.0], 4.0: [9.0], 2.0: [5.5]}  # means 6, 5.5, 9 in the order of x
+    assert wrong_turns(dips, rising=True) == ["6.000 at 1, 5.500 at 2"]
+    assert wrong_turns(dips, rising=True, slack=0.5) == []
+    assert wrong_turns(dips, rising=False) == ["5.500 at 2, 9.000 at 4"]
+    assert wrong_turns({1.0: [math.inf], 2.0: [math.inf], 3.0: []}, rising=True) == []
+
+
+def square(case: Case) -> dict[str, Any]:
+    """What the processes of the next tests measure."""
+    if case["x"] < 0:
+        raise ArithmeticError("negative")
+    return {"y": case["x"] ** 2}
+
+
+def cases(*xs: int) -> list[Case]:
+    return [{"x": x, "seed": 0} for x in xs]
+
+
+def test_rows_continue_where_they_were_stopped(tmp_path: Path) -> None:
+    rows = Rows(tmp_path, {"tiny": True})
+    with pytest.raises(ArithmeticError):
+        rows.measure(cases(3, -1), square, processes=1)
+    rows.add({"x": 5, "seed": 0}, {"y": -25})  # would be 25 if it were measured again
+    with rows.path.open("a") as file:
+        file.write('{"case": {"x": 7, ')  # killed while it wrote
+    again = Rows(tmp_path, {"tiny": True}).measure(cases(7, 5, 3), square, processes=2)
+    assert [row["y"] for row in again] == [49, -25, 9]
+    assert [row["x"] for row in rows.of(cases(3, 4, 5))] == [3, 5]
+    assert len(rows.path.read_text().splitlines()) == 3
+
+
+def test_rows_of_another_setup_are_refused(tmp_path: Path) -> None:
+    Rows(tmp_path, {"steps": 1})
+    with pytest.raises(click.ClickException, match="other arguments"):
+        Rows(tmp_path, {"steps": 2})
+
+
+def test_distinct_and_curve() -> None:
+    assert distinct(cases(2, 1, 2, 3, 1)) == cases(2, 1, 3)
+    rows: list[Row] = [{"x": 1, "y": 2.0}, {"x": 1, "y": 3.0}, {"x": 2, "failed": "nan"}]
+    assert curve(rows, "x", "y") == {1: [2.0, 3.0]}
+
+
+def test_plot_of_nothing_and_of_infinity(tmp_path: Path) -> None:
+    curves = {"a": {1.0: [2.0, 3.0], 2.0: [math.inf]}, "nothing": {}}
+    write_plot(tmp_path / "plot.png", [Panel("t", "x", "y", curves), Panel("t", "x", "y", {}, log_x=True)])
+    with Image.open(tmp_path / "plot.png") as image:
+        assert len(image.convert("RGB").getcolors(1 << 20) or []) > 10
+
+
+def test_reference_quantization_rounds_weights_and_inputs_but_pixels() -> None:
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 4, 1)
+    layers = fake_quantize(nn.Sequential(first, nn.ConvTranspose2d(4, 3, 2, stride=2)))
+    pixels = torch.full((1, 3, 4, 4), -0.3, requires_grad=True)  # would be clamped to 0
+    assert layers(pixels).shape == (1, 3, 8, 8)
+    layers(pixels).sum().backward()
+    assert pixels.grad is not None and pixels.grad.abs().sum() > 0
+    bias = first(torch.zeros(1, 3, 1, 1))
+    codes = (first(torch.eye(3).view(3, 3, 1, 1)) - bias) / first.weight.abs().max() * 127
+    torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
