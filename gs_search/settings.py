@@ -65,7 +65,7 @@ class Legal:
 LEGAL: dict[str, Legal] = {
     "prune": Legal(choices=("all", "inner")),
     "schedule": Legal(choices=("at_once", "proximal")),
-    "importance": Legal(choices=("rank", "taylor", "raw")),
+    "importance": Legal(choices=("taylor", "rank", "raw")),
     "sparsity_weight": Legal(0.0, 1e3, optional=True),
     "target_gflops_ratio": Legal(0.01, 1.0, optional=True),
     "sparsity_multiplier": Legal(0.0, 100.0, per_group=True),
@@ -112,10 +112,10 @@ class SlimmingSettings:
     schedule: Literal["at_once", "proximal"] = "at_once"
     """``proximal``: the paper, scales are learned and thresholded during the first ``slim_fraction`` of the
     steps. ``at_once``: cut on the teacher's own importance, then train what is left."""
-    importance: Literal["rank", "taylor", "raw"] = "rank"
-    """What a scale means when training starts. ``rank``: the rank of |scale| * ||next weights|| inside its group
-    of channels (function-preserving rescale). ``taylor``: the rank of what its loss would change in the pictures,
-    to second order. ``raw``: whatever the teacher has."""
+    importance: Literal["taylor", "rank", "raw"] = "taylor"
+    """What a scale means when training starts. ``taylor``: the rank, inside its group of channels, of what the
+    channel's loss would change in the teacher's pictures, times what its group is worth for its multiply-adds.
+    ``rank``: the rank of |scale| * ||next weights||. ``raw``: whatever the teacher has."""
     sparsity_weight: float | None = None
     """The paper's rho, as a shrink budget: what the proximal steps take off every scale in total,
     rho * sum of the scales' learning rates. One budget prunes alike at any number of steps."""

@@ -22,10 +22,16 @@ from gs_search.slimming.channels import ChannelGraph, ChannelGroup, Slot
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.sparsity import magnitude
 
-__all__ = ["Scaling", "rescale_", "stiff_groups", "taylor_scores", "weight_scores"]
+__all__ = ["Scaling", "group_factors", "rescale_", "stiff_groups", "taylor_scores", "weight_scores"]
 
 RANKS = (0.03, 0.97)
 """Scales after a rank rescale: the least and the most important channel of each group."""
+
+ALLOCATION = 0.5
+"""Power with which a group's worth shapes where the cuts fall: 0 cuts the same share of every group."""
+
+STRONGEST = 3.0
+"""Largest factor between a group and the usual one."""
 
 PROBES = 2
 """Random directions in which the change of a picture is measured."""
@@ -108,11 +114,35 @@ def taylor_scores(graph: ChannelGraph, network: nn.Module, pictures: Tensor, see
     return {name: (value / (PROBES * len(pictures))).sqrt() for name, value in total.items()}
 
 
+def group_factors(graph: ChannelGraph, scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """How much more a group's channels are worth than others of the same rank: where the cuts are to fall.
+
+    The square root of ``sqrt(mean score^2 / multiply-adds of a channel)``, over its geometric mean over groups. Scores
+    must compare across groups, as ``taylor_scores`` do. The square root, because scores say what the *first* channel
+    to go costs: taken whole they empty cheap groups (``benchmarks/README.md``).
+    """
+    worth = {}
+    for name, group in graph.groups.items():
+        cost = 0.0
+        for slot in group.slots:
+            if slot.role in ("in", "out"):
+                layer = graph.layers[slot.module]
+                other = layer.outputs if slot.role == "in" else layer.inputs
+                cost += layer.macs_per_pair * (1 if layer.depthwise else other) * len(slot.positions) / group.size
+        worth[name] = float(scores[name].double().square().mean() / max(cost, 1.0)) ** (ALLOCATION / 2)
+    usual = float(np.exp(np.mean(np.log([max(value, 1e-30) for value in worth.values()])))) if worth else 1.0
+    return {name: float(np.clip(value / usual, 1 / STRONGEST, STRONGEST)) for name, value in worth.items()}
+
+
 @torch.no_grad()
 def rescale_(
-    graph: ChannelGraph, network: nn.Module, scores: Mapping[str, Tensor], stiff: Iterable[str] = ()
+    graph: ChannelGraph,
+    network: nn.Module,
+    scores: Mapping[str, Tensor],
+    stiff: Iterable[str] = (),
+    factors: Mapping[str, float] | None = None,
 ) -> Scaling:
-    """Make each scale mean the rank of its channel's score inside its group, in place.
+    """Make each scale mean the rank of its channel's score inside its group, times the group's factor, in place.
 
     The root mean square of a channel's coupled scales becomes its rank, spread evenly over ``RANKS``, and the weights
     that read the channel are divided by the same factor. Exact (to rounding) where only positively homogeneous
@@ -125,6 +155,7 @@ def rescale_(
         own = magnitude(group, network)
         order = scores[name].argsort().argsort().to(own.dtype)
         wanted = RANKS[0] + (RANKS[1] - RANKS[0]) * order / max(group.size - 1, 1)
+        wanted = wanted * (1.0 if factors is None else factors[name])
         factor = torch.where(own > 0, wanted / own.clamp_min(1e-12), torch.ones_like(own))
         if name in stiff:
             growth[name], units[name] = np.ones(group.size), factor.cpu().numpy()

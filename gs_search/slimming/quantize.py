@@ -1,16 +1,17 @@
 """Quantizers of weights and activations with straight-through gradients and learned ranges.
 
-Weights: symmetric, one range per output channel, ``2^b - 1`` levels. Activations (the inputs of convolutions):
-one range per layer, ``2^b`` codes, unsigned where the stream cannot be negative and signed where it can. The
-range is learned by the gradient of LSQ (Esser et al., ICLR 2020), which here is plain autograd through a
-rounding whose own gradient is one. A range is stored as ``base * (1 + change)``: ``change`` is what is learned,
-so that one learning rate suits ranges of every size, and sliced channels keep their ranges to the last bit.
+Weights: symmetric, one range per output channel, ``2^b - 1`` levels. Activations (the inputs of layers): one range
+per layer, ``2^b`` codes, unsigned where the stream cannot be negative and signed where it can. The range is learned
+by the gradient of LSQ (Esser et al., ICLR 2020). It is stored as ``base * (1 + change)``: ``change`` is what is
+learned, so that one learning rate suits ranges of every size, and sliced channels keep theirs to the last bit.
 
 The reference code rounds weights per tensor, so that slicing a layer changes the other channels' codes; clamps
 signed streams to [0, 4]; and uses ``2^b + 1`` codes. See ``tests/slimming/test_traps.py``.
 """
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,31 @@ QUANTILE = 0.9995
 """What the calibrations ``clip`` and ``quantile`` take of the magnitudes."""
 
 
-def _round(x: Tensor) -> Tensor:
-    """Round with the gradient of the identity."""
-    return x + (torch.round(x) - x).detach()
+class _FakeQuantize(torch.autograd.Function):
+    """``clamp(round(x / step), low, high) * step`` with LSQ's gradients, in few passes over ``x``.
+
+    The gradient passes rounding as if it were not there, and stops outside the range. With v = x / step, the step's
+    is round(v) - v inside the range and the bound outside (Esser et al., ICLR 2020, equations 3 and 5).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+        scaled = x / step
+        ctx.save_for_backward(scaled, step)
+        ctx.bounds = low, high
+        return scaled.round().clamp_(low, high).mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        scaled, step = ctx.saved_tensors
+        low, high = ctx.bounds
+        clamped = scaled.clamp(low, high)
+        inside = clamped == scaled
+        of_step = None
+        if ctx.needs_input_grad[1]:
+            error = clamped.round_().sub_(scaled * inside)
+            of_step = error.mul_(gradient).sum_to_size(step.shape)
+        return gradient * inside, of_step, None, None
 
 
 class _Quantizer(nn.Module):
@@ -77,7 +100,9 @@ class _Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Fake quantization: the values that the codes stand for, in ``x``'s type."""
         step = self.broadcast(self.step.to(x.dtype), x)
-        return _round((x / step).clamp(self.low, self.high)) * step
+        if not torch.is_grad_enabled():
+            return (x / step).round_().clamp_(self.low, self.high).mul_(step)
+        return cast(Tensor, _FakeQuantize.apply(x, step, self.low, self.high))
 
     @torch.no_grad()
     def set_range(self, ranges: Tensor) -> None:

@@ -45,7 +45,7 @@ __all__ = ["Progress", "Slimmed", "slim"]
 PARITY_PX = 64
 """Side of the crops on which masked and extracted network are compared (in double precision)."""
 
-TAYLOR_PICTURES = 8
+TAYLOR_PICTURES = 16
 """Pictures on which ``importance: taylor`` is measured."""
 
 LOG_EVERY = 10

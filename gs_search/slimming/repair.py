@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming.channels import Alive, ChannelGraph
 from gs_search.slimming.layers import SlimLayer, slim_layers
-from gs_search.slimming.patches import as_matrix, from_matrix, patches
+from gs_search.slimming.patches import Patches, as_matrix, from_matrix
 from gs_search.slimming.quantize import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -32,7 +32,7 @@ from gs_search.slimming.quantize import (
 
 __all__ = ["Refit", "RepairTargets", "attach_quantizers", "record_targets", "repair_"]
 
-POSITIONS = 12_000
+POSITIONS = 16_000
 """Equations for each layer; the unknowns of a 3x3 convolution with 128 inputs are 1,153."""
 
 RIDGE = 1e-2
@@ -47,6 +47,9 @@ SAMPLE = 200_000
 
 CHUNK = 4_096
 """Equations held at once while the normal equations are summed."""
+
+BLOCK = 192
+"""Columns of a block of the normal equations."""
 
 OUTPUT_BITS = 8
 """What an integer device keeps of a convolution's output."""
@@ -190,11 +193,11 @@ class _Sums:
         """Sum over all positions, ``CHUNK`` at a time; ``wanted`` is P x C_out."""
         outputs = wanted.unflatten(1, (layer.num_groups, -1)).transpose(0, 1)  # G x P x C_out / G
         normal, right, total = (torch.zeros((), dtype=torch.float64, device=x.device) for _ in range(3))
+        patches = Patches(layer, x)
         for start in range(0, len(positions), CHUNK):
-            part = slice(start, start + CHUNK)
-            rows = patches(layer, x, positions[part])
-            normal = normal + (rows.mT @ rows).double()
-            right = right + (rows.mT @ outputs[:, part]).double()
+            rows, wishes = patches(positions[start : start + CHUNK]), outputs[:, start : start + CHUNK]
+            normal = normal + _squares(rows).double()
+            right = right + (rows.mT @ wishes).double()
             total = total + rows.sum(dim=1).double()
         mean_in, mean_out = total / len(positions), outputs.double().mean(dim=1)
         if not centred:
@@ -214,6 +217,19 @@ class _Sums:
     def bias(self, matrix: Tensor) -> Tensor:
         """The bias with which ``matrix`` meets the mean output."""
         return (self.mean_out - (self.mean_in[:, None, :] @ matrix.double())[:, 0]).flatten().float()
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """``rows.mT @ rows``; of a wide one only the blocks above the diagonal are multiplied, the others mirrored."""
+    width = rows.shape[2]
+    if len(rows) > 1 or width <= 2 * BLOCK:
+        return rows.mT @ rows
+    squares = rows.new_empty(1, width, width)
+    for start in range(0, width, BLOCK):
+        own = slice(start, start + BLOCK)
+        squares[0, own, start:] = rows[0, :, own].T @ rows[0, :, start:]
+        squares[0, start:, own] = squares[0, own, start:].T
+    return squares
 
 
 def _instance_normed(graph: ChannelGraph, student: nn.Module, name: str) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gs_search.errors import DataError, UnsupportedNetwork
 from gs_search.slimming.channels import Alive, ChannelGraph, trace
-from gs_search.slimming.importance import Scaling, rescale_, stiff_groups, taylor_scores, weight_scores
+from gs_search.slimming.importance import Scaling, group_factors, rescale_, stiff_groups, taylor_scores, weight_scores
 from gs_search.slimming.layers import SlimLayer, slim_layers, slimmable
 
 __all__ = ["Batch", "Lessons", "Teacher", "record_features"]
@@ -88,7 +88,9 @@ class Teacher:
                 self._scores[importance] = weight_scores(self.graph, self.network)
         if self._stiff is None:
             self._stiff = stiff_groups(self.graph, self.network, _probe(self.network, self.image_px))
-        return network, rescale_(self.graph, network, self._scores[importance], self._stiff)
+        scores = self._scores[importance]
+        factors = group_factors(self.graph, scores) if importance == "taylor" else None
+        return network, rescale_(self.graph, network, scores, self._stiff, factors)
 
     @torch.no_grad()
     def answer(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
