@@ -64,7 +64,7 @@ class TeacherConfig(Section):
     first, once, with CycleGAN's losses."""
     path: Path | None = None
     """``checkpoint``: a .pth, .pt or .safetensors file; ``${NAME}`` takes an environment variable."""
-    architecture: Literal["auto", "cyclegan_resnet", "cartoongan"] = "auto"
+    architecture: Literal["auto", "cyclegan_resnet", "cartoongan", "pix2pix_unet", "animeganv2"] = "auto"
     """``checkpoint``: what the file holds; ``auto`` finds out."""
     width: int = Field(16, ge=4, le=512)
     """``train``: channels of the first layer."""

@@ -29,7 +29,12 @@ def check_inputs(config: StudyConfig) -> None:
         assert config.teacher.path is not None
         try:
             # All of it: a header does not tell a wrong shape, NaN weights or a pickle that wants to run code.
-            load_generator(config.teacher.path, config.teacher.architecture)
+            _, found = load_generator(config.teacher.path, config.teacher.architecture)
+            if config.image_px % found.picture_multiple:
+                problems.append(
+                    f"image_px: {config.image_px} does not suit the {found.name} generator of {config.teacher.path}; "
+                    f"take a multiple of {found.picture_multiple}"
+                )
         except BadInput as error:
             problems += str(error).splitlines()
     if config.device == "cuda":

@@ -238,7 +238,7 @@ def _layers(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
             {
                 "name": layer.name,
                 "group": layer.group,
-                "width": conv.out_channels if conv is not None else 0,
+                "width": conv.num_outputs if conv is not None else 0,
                 "full_width": layer.outputs,
                 "weight_bits": weights.bits if weights is not None else 32,
                 "activation_bits": inputs.bits if inputs is not None else 32,

@@ -57,6 +57,15 @@ def test_sound_photos_and_checkpoint(write_study: Write, tmp_path: Path) -> None
         check_inputs(load_study(write_study(study)))
 
 
+def test_pictures_that_a_unet_cannot_halve_often_enough(write_study: Write, tmp_path: Path) -> None:
+    architecture = Architecture("pix2pix_unet", width=4, blocks=6, norm="batch")
+    metadata = {"architecture": json.dumps(architecture.to_json())}
+    save_file(build(architecture).state_dict(), tmp_path / "unet.safetensors", metadata=metadata)
+    study = STUDY.replace("shipped", "checkpoint, path: unet.safetensors")
+    with pytest.raises(ConfigError, match="image_px: 32 does not suit the pix2pix_unet .* take a multiple of 64"):
+        check_inputs(load_study(write_study(study)))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_there(write_study: Write) -> None:
     with pytest.raises(ConfigError, match="device: cuda is asked for, but no CUDA device is visible"):

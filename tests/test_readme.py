@@ -14,6 +14,8 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
+from torch import nn
 
 from gs_search.cli import cli
 from gs_search.config import StudyConfig, load_study
@@ -119,6 +121,7 @@ def test_ci_runs_the_blocks_of_the_readme() -> None:
 def test_every_command_is_run_by_some_test() -> None:
     """A block that no test knows is a block that nobody runs."""
     marks = {"", "ci: install", "ci: test", "test: slow", "test: study", "test: needs a checkpoint and photos"}
+    marks |= {"test: library"}
     assert {block.mark for block in blocks()} == marks
     loose = [line for line in commands("") if not line.startswith(("gs-search", "python -m venv .venv &&"))]
     assert loose == []
@@ -131,6 +134,26 @@ def test_the_study_passes_check(checkout: Path) -> None:
     path.write_text(block.text, encoding="utf-8")
     config = load_study(path)
     assert (config.study, config.data.kind, config.teacher.kind) == ("summer2winter", "folders", "train")
+
+
+def test_the_lines_of_the_library_slim_a_generator_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (block for block in blocks() if block.mark == "test: library")
+    assert len([line for line in block.text.splitlines() if line]) <= 10
+    torch.manual_seed(0)
+    generator = nn.Sequential(
+        nn.Conv2d(3, 16, 5, padding=2), nn.InstanceNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 3, 5, padding=2)
+    )
+    pictures = torch.rand(32, 3, 32, 32) * 2 - 1
+    names = {"MyGenerator": lambda: generator, "my_photos": lambda: pictures}
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, "README.md", "exec"), names)
+    share = float(capsys.readouterr().out.split()[0])
+    assert 0.4 < share <= 0.5
+    student, slimmed = names["student"], names["slimmed"]
+    assert torch.equal(student(pictures), slimmed.network(pictures))  # type: ignore[operator, attr-defined]
+    assert (tmp_path / "small.safetensors").stat().st_size < 4 * sum(p.numel() for p in generator.parameters()) / 2
 
 
 def test_verbs_are_those_of_the_command_line() -> None:

@@ -37,6 +37,11 @@ class Architecture:
     align_corners: bool = True
     """How bilinear enlargements place their pixels; heeded by AnimeGANv2 alone."""
 
+    @property
+    def picture_multiple(self) -> int:
+        """What divides the side of every picture that it takes."""
+        return int(2**self.blocks) if self.name == "pix2pix_unet" else 4
+
     def to_json(self) -> dict[str, object]:
         return dataclasses.asdict(self)
 
