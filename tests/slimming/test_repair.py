@@ -10,7 +10,7 @@ from torch import nn
 from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming.extract import extract
 from gs_search.slimming.layers import SlimLayer, slim_layers, slimmable
-from gs_search.slimming.patches import as_matrix, from_matrix, patches
+from gs_search.slimming.patches import Patches, as_matrix, from_matrix
 from gs_search.slimming.repair import _Sums, record_targets, repair_
 from gs_search.slimming.sparsity import Rules, cut_to_target, magnitudes, mask_
 
@@ -51,7 +51,7 @@ def test_patches_times_matrix_is_the_layer(layer: SlimLayer) -> None:
     x = pictures_for(layer)
     expected = layer.positions(layer(x))
     positions = torch.randperm(len(expected))[:40]
-    found = (patches(layer, x, positions) @ as_matrix(layer, layer.weight)).transpose(0, 1).flatten(1)
+    found = (Patches(layer, x)(positions) @ as_matrix(layer, layer.weight)).transpose(0, 1).flatten(1)
     bias = 0.0 if layer.bias is None else layer.bias
     torch.testing.assert_close(found + bias, expected[positions], rtol=1e-4, atol=1e-5)
     assert torch.equal(from_matrix(layer, as_matrix(layer, layer.weight)), layer.weight)
@@ -65,7 +65,7 @@ def test_the_fit_is_least_squares_group_by_group(layer: SlimLayer) -> None:
     sums = _Sums.of(layer, x, torch.arange(places), wanted, centred=free)
     solved = sums.solve(as_matrix(layer, layer.weight), ridge=0.0)
     bias = sums.bias(solved).view(layer.num_groups, -1) if free else None
-    rows = patches(layer, x, torch.arange(places)).double().numpy()
+    rows = Patches(layer, x)(torch.arange(places)).double().numpy()
     each = layer.num_outputs // layer.num_groups
     for group in range(layer.num_groups):
         ones = [np.ones((places, 1))] if free else []
