@@ -29,6 +29,7 @@ from gs_search.slimming.quantize import (
     activation_range,
     best_weight_range,
 )
+from gs_search.slimming.rounding import round_in_turn
 
 __all__ = ["Refit", "RepairTargets", "attach_quantizers", "record_targets", "repair_"]
 
@@ -50,6 +51,10 @@ CHUNK = 4_096
 
 BLOCK = 192
 """Columns of a block of the normal equations."""
+
+IN_TURN_BITS = 3
+"""Widest weights that are rounded one after the other, later ones making up for earlier ones: of 4 bits and more
+nothing is gained (``benchmarks/README.md``)."""
 
 OUTPUT_BITS = 8
 """What an integer device keeps of a convolution's output."""
@@ -136,6 +141,7 @@ def repair_(
     *,
     refit: bool = True,
     ridge: float = RIDGE,
+    in_turn_bits: int = IN_TURN_BITS,
 ) -> list[Refit]:
     """Refit, round and calibrate an extracted student in one walk, in place.
 
@@ -143,6 +149,7 @@ def repair_(
         alive: channels that the extraction kept.
         refit: whether weights are refitted (else only quantizers are attached).
         ridge: see ``RIDGE``.
+        in_turn_bits: see ``IN_TURN_BITS``.
 
     Returns:
         what was done to each layer, in the order of the walk; empty without ``refit``.
@@ -164,6 +171,8 @@ def repair_(
         if layer.weight_quantizer is not None:
             bits, axis, groups = layer.weight_quantizer.bits, layer.out_axis, layer.num_groups
             layer.weight_quantizer.set_range(best_weight_range(layer.weight, bits, axis, groups))
+            if enough and bits <= in_turn_bits:
+                layer.weight.copy_(from_matrix(layer, sums.round(layer, ridge)))
         if layer.bias is not None:
             weight = layer.weight if layer.weight_quantizer is None else layer.weight_quantizer(layer.weight)
             layer.bias.copy_(sums.bias(as_matrix(layer, weight)))
@@ -208,11 +217,23 @@ class _Sums:
 
     def solve(self, before: Tensor, ridge: float) -> Tensor:
         """``min |rows W + b - wanted|^2 + ridge * mean diagonal * |W - before|^2``; G x U x C_out / G."""
+        right = self.right - self.normal @ before.double()
+        return before + torch.cholesky_solve(right, torch.linalg.cholesky(self.ridged(ridge))).float()
+
+    def ridged(self, ridge: float) -> Tensor:
+        """The normal matrices with the ridge on their diagonals."""
         normal = self.normal.clone()
         diagonal = normal.diagonal(dim1=1, dim2=2)
         diagonal += ridge * diagonal.mean(dim=1, keepdim=True).clamp_min(1e-12)
-        right = self.right - self.normal @ before.double()
-        return before + torch.cholesky_solve(right, torch.linalg.cholesky(normal)).float()
+        return normal
+
+    def round(self, layer: SlimLayer, ridge: float) -> Tensor:
+        """The layer's solved weight on its quantizer's grid; G x U x C_out / G."""
+        quantizer = layer.weight_quantizer
+        assert quantizer is not None
+        steps = quantizer.step.view(layer.num_groups, -1)
+        each = zip(as_matrix(layer, layer.weight), self.ridged(ridge), steps, strict=True)
+        return torch.stack([round_in_turn(m, n, s, quantizer.low, quantizer.high) for m, n, s in each])
 
     def bias(self, matrix: Tensor) -> Tensor:
         """The bias with which ``matrix`` meets the mean output."""
