@@ -153,15 +153,16 @@ def _afterwards(own: Callable[..., Any]) -> Callable[..., None]:
 
 @contextmanager
 def _uncorrected() -> Iterator[None]:
-    solved: list[Tensor] = []
+    solved: list[Tensor | None] = []
     solve, bias = repair._Sums.solve, repair._Sums.bias
 
-    def remember(self: Any, before: Tensor, ridge: float) -> Tensor:
+    def remember(self: Any, before: Tensor, ridge: float) -> Tensor | None:
         solved[:] = [solve(self, before, ridge)]
         return solved[0]
 
     def of_float(self: Any, matrix: Tensor) -> Tensor:
-        return bias(self, solved.pop() if solved else matrix)  # none where equations were too few
+        found = solved.pop() if solved else None  # none where equations were too few
+        return bias(self, matrix if found is None else found)
 
     with mock.patch.object(repair._Sums, "solve", remember), mock.patch.object(repair._Sums, "bias", of_float):
         yield

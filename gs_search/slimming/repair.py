@@ -67,7 +67,7 @@ class Refit:
     Attributes:
         equations: sampled positions of its output.
         unknowns: weights and bias of one output channel.
-        refitted: whether the equations sufficed for the weights.
+        refitted: whether the equations sufficed for the weights (and held only numbers).
     """
 
     name: str
@@ -166,17 +166,18 @@ def repair_(
         sums = _Sums.of(layer, x, targets.positions[name].to(x.device), wanted, centred=centred)
         unknowns = sums.normal.shape[1] + 1
         enough = len(wanted) >= ENOUGH * unknowns
-        if enough:
-            layer.weight.copy_(from_matrix(layer, sums.solve(as_matrix(layer, layer.weight), ridge)))
+        solved = sums.solve(as_matrix(layer, layer.weight), ridge) if enough else None
+        if solved is not None:
+            layer.weight.copy_(from_matrix(layer, solved))
         if layer.weight_quantizer is not None:
             bits, axis, groups = layer.weight_quantizer.bits, layer.out_axis, layer.num_groups
             layer.weight_quantizer.set_range(best_weight_range(layer.weight, bits, axis, groups))
-            if enough and bits <= in_turn_bits:
+            if solved is not None and bits <= in_turn_bits:
                 layer.weight.copy_(from_matrix(layer, sums.round(layer, ridge)))
         if layer.bias is not None:
             weight = layer.weight if layer.weight_quantizer is None else layer.weight_quantizer(layer.weight)
             layer.bias.copy_(sums.bias(as_matrix(layer, weight)))
-        done.append(Refit(name, len(wanted), unknowns, enough))
+        done.append(Refit(name, len(wanted), unknowns, solved is not None))
 
     _walk(student, targets.pictures, settings, fit)
     return done
@@ -203,8 +204,10 @@ class _Sums:
         outputs = wanted.unflatten(1, (layer.num_groups, -1)).transpose(0, 1)  # G x P x C_out / G
         normal, right, total = (torch.zeros((), dtype=torch.float64, device=x.device) for _ in range(3))
         patches = Patches(layer, x)
+        # Sums of squares about a first guess of the means: about zero, a stream far from it would cancel out.
+        shift = patches(positions[:CHUNK]).mean(dim=1, keepdim=True) if centred else torch.zeros((), device=x.device)
         for start in range(0, len(positions), CHUNK):
-            rows, wishes = patches(positions[start : start + CHUNK]), outputs[:, start : start + CHUNK]
+            rows, wishes = patches(positions[start : start + CHUNK]) - shift, outputs[:, start : start + CHUNK]
             normal = normal + _squares(rows).double()
             right = right + (rows.mT @ wishes).double()
             total = total + rows.sum(dim=1).double()
@@ -213,12 +216,18 @@ class _Sums:
             return cls(normal, right, torch.zeros_like(mean_in), torch.zeros_like(mean_out))
         normal = normal - len(positions) * mean_in[:, :, None] * mean_in[:, None, :]
         right = right - len(positions) * mean_in[:, :, None] * mean_out[:, None, :]
-        return cls(normal, right, mean_in, mean_out)
+        return cls(normal, right, mean_in + shift[:, 0].double(), mean_out)
 
-    def solve(self, before: Tensor, ridge: float) -> Tensor:
-        """``min |rows W + b - wanted|^2 + ridge * mean diagonal * |W - before|^2``; G x U x C_out / G."""
+    def solve(self, before: Tensor, ridge: float) -> Tensor | None:
+        """``min |rows W + b - wanted|^2 + ridge * mean diagonal * |W - before|^2``; G x U x C_out / G.
+
+        None where the sums hold what is no number: a student that has diverged.
+        """
+        factor, failed = torch.linalg.cholesky_ex(self.ridged(ridge))
+        if bool(failed.any()):
+            return None
         right = self.right - self.normal @ before.double()
-        return before + torch.cholesky_solve(right, torch.linalg.cholesky(self.ridged(ridge))).float()
+        return before + torch.cholesky_solve(right, factor).float()
 
     def ridged(self, ridge: float) -> Tensor:
         """The normal matrices with the ridge on their diagonals."""

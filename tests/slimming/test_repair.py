@@ -64,6 +64,7 @@ def test_the_fit_is_least_squares_group_by_group(layer: SlimLayer) -> None:
     free = layer.bias is not None
     sums = _Sums.of(layer, x, torch.arange(places), wanted, centred=free)
     solved = sums.solve(as_matrix(layer, layer.weight), ridge=0.0)
+    assert solved is not None
     bias = sums.bias(solved).view(layer.num_groups, -1) if free else None
     rows = Patches(layer, x)(torch.arange(places)).double().numpy()
     each = layer.num_outputs // layer.num_groups
@@ -75,6 +76,25 @@ def test_the_fit_is_least_squares_group_by_group(layer: SlimLayer) -> None:
         np.testing.assert_allclose(solved[group].numpy(), expected[: rows.shape[2]], atol=2e-3)
         if bias is not None:
             np.testing.assert_allclose(bias[group].numpy(), expected[-1], atol=2e-3)
+
+
+@torch.no_grad()
+def test_a_stream_far_from_zero_does_not_cancel_out() -> None:
+    torch.manual_seed(0)
+    layer = slimmable(nn.Sequential(nn.Conv2d(4, 4, 1)))[0]
+    x = 1e3 + 0.1 * torch.randn(4, 4, 16, 16)
+    wanted = layer.positions(layer(x - 1e3))
+    sums = _Sums.of(layer, x, torch.arange(len(wanted)), wanted, centred=True)
+    solved = sums.solve(torch.zeros(1, 4, 4), ridge=1e-6)
+    assert solved is not None
+    torch.testing.assert_close(solved, as_matrix(layer, layer.weight), rtol=1e-2, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_stream_that_is_no_number_is_not_fitted() -> None:
+    layer = slimmable(nn.Sequential(nn.Conv2d(4, 4, 1)))[0]
+    sums = _Sums.of(layer, torch.full((1, 4, 8, 8), torch.nan), torch.arange(64), torch.zeros(64, 4), centred=True)
+    assert sums.solve(as_matrix(layer, layer.weight), ridge=1e-2) is None
 
 
 def error_after(share: float, settings: SlimmingSettings, *, refit: bool) -> float:
