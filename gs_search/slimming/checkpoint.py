@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,26 +17,33 @@ from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming.channels import ChannelGraph
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
+from gs_search.slimming.teacher import Teacher
 
 __all__ = ["fingerprint", "load_state", "network_state", "restore_network_", "save_state"]
 
 FORMAT = "gs-search run 1"
 
+DIGEST = hashlib.sha256().digest_size
 
-def fingerprint(graph: ChannelGraph, settings: SlimmingSettings, seed: int, lessons: int) -> str:
-    """What must be the same for a run to be continued: settings, seed, the teacher's layers, number of lessons."""
-    layers = {name: [layer.inputs, layer.outputs, layer.macs_per_pair] for name, layer in graph.layers.items()}
-    text = json.dumps([asdict(settings), seed, layers, lessons], sort_keys=True, default=dict)
-    return hashlib.sha256(text.encode()).hexdigest()
+
+def fingerprint(teacher: Teacher, settings: SlimmingSettings, seed: int, lessons: int, ends: Sequence[int]) -> str:
+    """What must be the same for a run to be continued: settings, seed, rungs, the teacher, number of lessons."""
+    digest = hashlib.sha256(json.dumps([asdict(settings), seed, lessons, list(ends)], default=dict).encode())
+    digest.update(str(teacher.image_px).encode())
+    for name, tensor in teacher.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_state(path: Path, state: dict[str, Any], run: str) -> None:
-    """Write atomically; ``run`` is the ``fingerprint``."""
+    """Write atomically, behind a digest of the whole; ``run`` is the ``fingerprint``."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "run": run, **state}, buffer)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save({"format": FORMAT, "run": run, **state}, temporary)
+    temporary.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
     temporary.replace(path)
 
 
@@ -44,14 +53,16 @@ def load_state(path: Path, run: str, device: torch.device | str) -> dict[str, An
     Raises:
         CheckpointError: damaged, of another version, or of another run.
     """
+    content = path.read_bytes()
+    if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
+        raise CheckpointError(f"{path}: not a complete checkpoint of a run; delete it to start anew")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        brief = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not a complete checkpoint ({brief}); delete it to start anew") from None
+        state = torch.load(io.BytesIO(content[DIGEST:]), map_location=device, weights_only=True)
+    except pickle.UnpicklingError:  # somebody made it with care
+        state = None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version; delete it to start anew")
-    if state["run"] != run:
+    if state.get("run") != run:
         raise CheckpointError(
             f"{path}: belongs to a run with other settings, another seed, teacher or data; delete it to start anew"
         )
@@ -75,18 +86,19 @@ def restore_network_(network: nn.Module, state: dict[str, Any]) -> None:
     """Give a network of the same shape the quantizers and weights of ``network_state``, in place."""
     for name, layer in slim_layers(network).items():
         found = state["quantizers"][name]
-        device = layer.weight.device
-        layer.weight_quantizer = None
-        if found["weight"] is not None:
-            groups = layer.num_groups if layer.out_axis == 1 else 1
-            ranges = torch.ones(layer.num_outputs)
-            layer.weight_quantizer = WeightQuantizer(found["weight"], ranges, layer.out_axis, groups).to(device)
-        for kind in ("input", "output"):
-            quantizer = None
-            if found[kind] is not None:
+        # In the order of the repair: optimizers know parameters by their place alone.
+        for kind in ("input", "weight", "output"):
+            setattr(layer, f"{kind}_quantizer", None)
+            if found[kind] is None:
+                continue
+            quantizer: nn.Module
+            if kind == "weight":
+                groups = layer.num_groups if layer.out_axis == 1 else 1
+                quantizer = WeightQuantizer(found[kind], torch.ones(layer.num_outputs), layer.out_axis, groups)
+            else:
                 bits, signed = found[kind]
-                quantizer = ActivationQuantizer(bits, torch.ones(()), signed=signed).to(device)
-            setattr(layer, f"{kind}_quantizer", quantizer)
+                quantizer = ActivationQuantizer(bits, torch.ones(()), signed=signed)
+            setattr(layer, f"{kind}_quantizer", quantizer.to(layer.weight.device))
     network.load_state_dict(state["tensors"])
 
 

@@ -91,6 +91,8 @@ def taylor_scores(graph: ChannelGraph, network: nn.Module, pictures: Tensor, see
     wanted: list[Tensor] = []
     for scale, shift, _ in (entry for entries in places.values() for entry in entries):
         wanted += [scale.requires_grad_()] + ([shift.requires_grad_()] if shift is not None else [])
+    if not wanted:  # no group: all channels stay
+        return {}
     chance = torch.Generator().manual_seed(seed)
     total = {name: torch.zeros(group.size, device=pictures.device) for name, group in graph.groups.items()}
     for picture in pictures.split(1):
@@ -173,7 +175,10 @@ def stiff_groups(graph: ChannelGraph, network: nn.Module, picture: Tensor) -> fr
         picture: one that the network was traced with, 1 x 3 x H x W.
     """
     chance = torch.Generator().manual_seed(0)
-    factors = {name: (torch.rand(g.size, generator=chance) + 0.5).double() for name, g in graph.groups.items()}
+    factors = {
+        name: 10 ** (torch.rand(g.size, generator=chance, dtype=torch.float64) * 4 - 2)
+        for name, g in graph.groups.items()
+    }
     before = copy.deepcopy(network).cpu().double()
     wanted = before(picture.cpu().double())
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from gs_search.errors import UnsupportedNetwork
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 
 __all__ = [
@@ -179,7 +180,8 @@ class SlimGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.masked:
-            return self._without_dead(x)
+            with torch.autocast(x.device.type, enabled=False):  # means in bfloat16 would be wrong by 0.4 %
+                return self._without_dead(x)
         if len(set(self.sizes)) == 1:
             return F.group_norm(x, len(self.sizes), self.weight, self.bias, self.eps)
         groups = zip(*(t.split(self.sizes, dim) for t, dim in ((x, 1), (self.weight, 0), (self.bias, 0))), strict=True)
@@ -209,9 +211,16 @@ def slimmable(generator: nn.Module) -> nn.Module:
     activations are not in place any more: one hides the norm before it from the dependency graph. (Where a
     network relies on them changing a skip connection, ``Teacher`` notices.)
     """
+    for name, module in generator.named_modules():
+        if type(module) in _KINDS and "weight" not in module._parameters:
+            raise UnsupportedNetwork(
+                f"layer {name}: a hook computes its weight (torch.nn.utils.spectral_norm or weight_norm); take it off "
+                "with remove_spectral_norm or remove_weight_norm first"
+            )
     generator = copy.deepcopy(generator)
     for module in list(generator.modules()):
         if parametrize.is_parametrized(module):
+            _with_own_class(module)
             for name in list(cast(Any, module.parametrizations)):
                 parametrize.remove_parametrizations(module, name)
     for module in list(generator.modules()):
@@ -245,6 +254,13 @@ def norms(network: nn.Module) -> dict[str, Norm]:
 def norm_width(norm: Norm) -> int:
     """Its number of channels."""
     return norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
+
+
+def _with_own_class(module: nn.Module) -> None:
+    """A parametrized module's copy shares its class with the original, which loses its weight when the copy does."""
+    kind = type(module)
+    own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
 def _with_scales(norm: Norm) -> Norm:

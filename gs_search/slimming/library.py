@@ -62,6 +62,7 @@ def slim_generator(
     """
     settings = settings or SlimmingSettings()
     _check(pictures)
+    pictures = pictures.float()
     device = next((p.device for p in generator.parameters()), torch.device("cpu"))
     teacher = Teacher(generator, pictures.shape[-1]).to(device)
     lessons = Lessons.in_memory(teacher, pictures)
@@ -91,6 +92,8 @@ def slim_generator(
 
 
 def _check(pictures: Tensor) -> None:
+    if not isinstance(pictures, Tensor):
+        raise BadInput(f"pictures must be a torch tensor, not {type(pictures).__name__}")
     shape = " x ".join(map(str, pictures.shape))
     if pictures.dim() != 4 or pictures.shape[1] != 3 or pictures.shape[2] != pictures.shape[3]:
         raise BadInput(f"pictures must be N x 3 x H x H, not {shape}")

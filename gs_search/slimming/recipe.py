@@ -11,7 +11,7 @@ same bits as if it had never stopped.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gs_search.errors import ConfigError
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming.adversary import Adversary
 from gs_search.slimming.channels import Alive
@@ -40,7 +41,7 @@ from gs_search.slimming.sparsity import Rules, cut, cut_to_target, magnitudes, m
 from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.training import LessonSource, RealPictures, Training
 
-__all__ = ["Progress", "Slimmed", "slim"]
+__all__ = ["Progress", "Rung", "Slimmed", "slim", "slim_in_rungs"]
 
 PARITY_PX = 64
 """Side of the crops on which masked and extracted network are compared (in double precision)."""
@@ -63,6 +64,7 @@ class Slimmed:
         parity: masked against extracted network, at the cut.
         macs_share: multiply-adds over the teacher's.
         curve: every tenth step's losses: ``step``, ``phase``, ``macs_share`` and the terms.
+        notes: what was filled in at rungs.
     """
 
     network: nn.Module
@@ -70,6 +72,24 @@ class Slimmed:
     parity: Parity
     macs_share: float
     curve: list[dict[str, Any]]
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A student on its way, its schedule so far finished: repaired but untrained at step 0.
+
+    Attributes:
+        step: training steps done since the cut.
+        network: the student, to be looked at, not changed.
+        macs_share: multiply-adds over the teacher's; final.
+        notes: may be filled with what was found; kept with the run's checkpoint.
+    """
+
+    step: int
+    network: nn.Module
+    macs_share: float
+    notes: dict[str, Any]
 
 
 def slim(
@@ -106,22 +126,74 @@ def slim(
         UnsupportedNetwork: masked and extracted network differ.
         CheckpointError: the checkpoint is damaged or of another run.
     """
-    run = _Run(teacher, settings, lessons, targets, seed, real)
-    identity = fingerprint(teacher.graph, settings, seed, len(lessons))
+    run = slim_in_rungs(
+        teacher,
+        settings,
+        lessons,
+        targets,
+        seed=seed,
+        rate_factor=rate_factor,
+        real=real,
+        on_progress=on_progress,
+        on_repaired=on_repaired,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
+    while True:
+        try:
+            next(run)
+        except StopIteration as end:
+            slimmed: Slimmed = end.value
+            return slimmed
+
+
+def slim_in_rungs(
+    teacher: Teacher,
+    settings: SlimmingSettings,
+    lessons: LessonSource,
+    targets: RepairTargets,
+    *,
+    seed: int,
+    rungs: Sequence[int] = (0,),
+    rate_factor: float = 1.0,
+    real: RealPictures | None = None,
+    on_progress: Progress | None = None,
+    on_repaired: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+) -> Generator[Rung, None, Slimmed]:
+    """``slim``, that pauses at every rung, so that a student that is behind can be left there.
+
+    Args:
+        rungs: training steps after the cut at which to pause, rising; 0 is the repaired student. Each stretch has a
+            cosine of its own, so that a student at a rung is a finished one. Rungs that a checkpoint has passed are
+            not repeated.
+        further ones: see ``slim``.
+    """
+    run = _Run(teacher, settings, lessons, targets, seed, real, rungs)
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    identity = fingerprint(teacher, settings, seed, len(lessons), run.ends)
     if checkpoint is not None and checkpoint.is_file():
         run.load_state_dict(load_state(checkpoint, identity, run.device))
     else:
         run.begin(rate_factor)
     while True:
-        if run.phase == "slim" and run.training.step == run.slim_steps:
+        if run.phase == "slim" and run.done == run.slim_steps:
             run.cut(on_repaired)
+            if 0 in rungs:
+                yield run.rung()
         if run.done == settings.steps:
             break
         row = run.step()
         if row is not None and on_progress is not None:
             on_progress({**row, "steps": settings.steps})
-        if checkpoint is not None and (run.done % checkpoint_every == 0 or run.done == settings.steps):
+        if checkpoint is not None and (run.done % max(checkpoint_every, 1) == 0 or run.done == settings.steps):
             save_state(checkpoint, run.state_dict(), identity)
+        if run.done in run.ends[1:-1]:
+            yield run.rung()
+            run.next_stretch()
     return run.result()
 
 
@@ -140,13 +212,20 @@ class _Run:
         targets: RepairTargets,
         seed: int,
         real: RealPictures | None,
+        rungs: Sequence[int],
     ) -> None:
         self.teacher, self.settings, self.lessons, self.targets, self.seed = teacher, settings, lessons, targets, seed
+        if settings.discriminator_real == "target" and settings.adversarial_weight and real is None:
+            raise ConfigError(["discriminator_real is target, but there are no target pictures; set it to teacher"])
         self.real = real if settings.discriminator_real == "target" else None
         self.device = next(teacher.network.parameters()).device
         self.slim_steps = round(settings.steps * settings.slim_fraction) if settings.schedule == "proximal" else 0
+        between = [self.slim_steps + rung for rung in rungs if 0 < rung < settings.steps - self.slim_steps]
+        self.ends = [self.slim_steps, *between, settings.steps]
+        """Steps at which a stretch with a schedule of its own ends; the first one is the sparse phase."""
         self.done = 0
         self.phase = "slim"
+        self.notes: dict[str, Any] = {}
         self.rate_factor = 1.0
         self.curve: list[dict[str, Any]] = []
         torch.manual_seed(seed)
@@ -163,6 +242,8 @@ class _Run:
 
     def _train(self) -> None:
         sparse = self.phase == "slim"
+        begun = 0 if sparse else max(end for end in self.ends if end <= self.done)
+        end = self.slim_steps if sparse else min((e for e in self.ends if e > self.done), default=self.done)
         self.training = Training(
             self.teacher,
             self.network,
@@ -170,7 +251,7 @@ class _Run:
             self.alive,
             self.settings,
             self.adversary,
-            steps=self.slim_steps if sparse else self.settings.steps - self.slim_steps,
+            steps=end - begun,
             sparsity=sparse,
             rate_factor=self.rate_factor,
             real=self.real,
@@ -188,6 +269,15 @@ class _Run:
         row |= {name: float(value) for name, value in terms.items()}
         self.curve.append(row)
         return row
+
+    def next_stretch(self) -> None:
+        """Go on from a rung."""
+        self._train()
+
+    def rung(self) -> Rung:
+        graph = self.teacher.graph
+        share = graph.macs(self.alive) / graph.macs(graph.all_alive())
+        return Rung(self.done - self.slim_steps, self.network, share, self.notes)
 
     def cut(self, on_repaired: Callable[[nn.Module], float] | None) -> None:
         """End the sparse phase: cut, prove that nothing changed, repair."""
@@ -237,13 +327,14 @@ class _Run:
         graph = self.teacher.graph
         assert self.parity is not None
         share = graph.macs(self.alive) / graph.macs(graph.all_alive())
-        return Slimmed(self.network.eval(), self.alive, self.parity, share, self.curve)
+        return Slimmed(self.network.eval(), self.alive, self.parity, share, self.curve, self.notes)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "done": self.done,
             "phase": self.phase,
             "rate_factor": self.rate_factor,
+            "notes": self.notes,
             "alive": as_masks(self.alive),
             "network": network_state(self.network),
             "training": self.training.state_dict(),
@@ -256,7 +347,7 @@ class _Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         graph = self.teacher.graph
         self.done, self.phase, self.rate_factor = state["done"], state["phase"], state["rate_factor"]
-        self.curve = state["curve"]
+        self.curve, self.notes = state["curve"], state["notes"]
         self.alive = {name: mask.cpu().numpy() for name, mask in state["alive"].items()}
         self.parity = None if state["parity"] is None else Parity(**state["parity"])
         if self.phase == "recover":
@@ -265,6 +356,8 @@ class _Run:
         if self.phase == "slim":
             mask_(graph, self.network, self.alive)  # the norms' statistics: scales are zero already
         self.adversary.load_state_dict(state["adversary"])
+        finished = self.phase == "recover" and self.done in self.ends  # at a rung: a new stretch begins
         self._train()
-        self.training.load_state_dict(state["training"])
+        if not finished:
+            self.training.load_state_dict(state["training"])
         torch.set_rng_state(state["random"].cpu())

@@ -304,7 +304,8 @@ def _walk(
 
 def _calibrated(x: Tensor, bits: int, settings: SlimmingSettings, *, signed: bool) -> ActivationQuantizer:
     sample = x.flatten()
-    sample = sample[:: max(1, sample.numel() // SAMPLE)]
+    if settings.calibration in ("mse", "quantile"):  # the others ask for the one largest value
+        sample = sample[:: max(1, sample.numel() // SAMPLE)]
     range_ = activation_range(sample, bits, signed=signed, method=settings.calibration)
     return ActivationQuantizer(bits, range_, signed=signed).to(x.device)
 

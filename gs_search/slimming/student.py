@@ -53,6 +53,8 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
 def unpack_codes(packed: Tensor, bits: int, shape: list[int]) -> Tensor:
     """Invert ``pack_codes``; int16 codes of ``shape``."""
     count = int(np.prod(shape))
+    if len(packed) != -(-count * bits // 8):
+        raise ValueError(f"{len(packed)} bytes hold no {count} codes of {bits} bits")
     spread = np.unpackbits(packed.cpu().numpy())[: count * bits].reshape(count, bits)
     full = np.concatenate([np.zeros((count, 8 - bits), dtype=np.uint8), spread], axis=1)
     codes = np.packbits(full, axis=1).ravel().astype(np.int16) - (2 ** (bits - 1) - 1)
@@ -118,6 +120,9 @@ def save_student(path: Path, student: nn.Module, architecture: Architecture | No
     uneven = {name: norm.sizes for name, norm in norms(student).items() if isinstance(norm, SlimGroupNorm)}
     if uneven:
         described["norm_groups"] = uneven
+    in_place = [name for name, module in student.named_modules() if getattr(module, "inplace", False) is True]
+    if in_place:
+        described["in_place"] = in_place  # where a network relies on it, see ``teacher``
     if architecture is not None:
         described["architecture"] = architecture.to_json()
     # One key, because safetensors writes several in no fixed order, and equal students are to be equal files.
@@ -140,16 +145,20 @@ def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
-    described = json.loads(metadata.get("student", "{}"))
-    if described.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a student of this version (format {described.get('format')!r})")
+    try:
+        described = json.loads(metadata.get("student", "{}"))
+    except ValueError:
+        described = None
+    found = described.get("format") if isinstance(described, dict) else None
+    if found != FORMAT:
+        raise CheckpointError(f"{path}: not a student of this version (format {found!r})")
     if generator is None:
         if "architecture" not in described:
             raise CheckpointError(f"{path}: a student of a generator of one's own; pass that generator too")
         generator = build(Architecture.from_json(described["architecture"]))
     student = slimmable(generator)
-    layers = [StudentLayer(**fields) for fields in described["layers"]]
     try:
+        layers = [StudentLayer(**fields) for fields in described["layers"]]
         _collapse(student, tensors)
         for layer in layers:
             _fill_layer(cast(Any, student.get_submodule(layer.name)), layer, tensors)
@@ -159,10 +168,13 @@ def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
                 set_group_sizes_(norm, described["norm_groups"][name])
             wanted = [key for key, value in norm.state_dict().items() if value.is_floating_point()]
             norm.load_state_dict({key: tensors[f"{name}.{key}"] for key in wanted}, strict=False)
+        for name in described.get("in_place", []):
+            cast(Any, student.get_submodule(name)).inplace = True
         for name in _rest(student):
             _replace(student, name, tensors[name])
-    except (KeyError, AttributeError, RuntimeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{path}: does not fit its generator or is damaged ({error})") from None
+    except (LookupError, AttributeError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        brief = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: does not fit its generator or is damaged ({brief})") from None
     return student.eval().requires_grad_(False)
 
 

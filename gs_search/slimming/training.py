@@ -117,7 +117,9 @@ class Training:
             betas=(0.5, 0.999),
             fused=True,
         )
-        self.scale_optimizer = torch.optim.SGD(scales, lr=self._rates[1], momentum=settings.scale_momentum, fused=True)
+        self.scale_optimizer = torch.optim.SGD(
+            [{"params": scales}], lr=self._rates[1], momentum=settings.scale_momentum, fused=True
+        )
         self.steering = Steering(settings.target_gflops_ratio, steps) if settings.target_gflops_ratio else None
         self._rules = Rules.of(settings)
         self._dense = teacher.graph.macs(teacher.graph.all_alive())

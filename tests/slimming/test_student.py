@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,12 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from gs_search.errors import CheckpointError
-from gs_search.networks import Architecture
+from gs_search.networks import Architecture, build
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming import load_student, record_targets, save_student, slim
+from gs_search.slimming import Teacher, load_student, record_targets, save_student, slim
+from gs_search.slimming.extract import extract
+from gs_search.slimming.layers import SlimGroupNorm, slim_layers
+from gs_search.slimming.repair import attach_quantizers
+from gs_search.slimming.sparsity import mask_
 from gs_search.slimming.student import pack_codes, unpack_codes
 
 from .lessons import RandomLessons, random_teacher
+from .test_channels import BITS, OWN, Depthwise, Skips, Transposed, random_alive, randomised
 
 SMALL = Architecture("cyclegan_resnet", 8, 2)
 
@@ -46,6 +55,131 @@ def test_a_loaded_student_paints_the_same_picture(bits: int, tmp_path: Path) -> 
     save_student(tmp_path / "s.safetensors", student, SMALL)
     with torch.no_grad():
         assert torch.equal(load_student(tmp_path / "s.safetensors")(lessons.inputs), student(lessons.inputs))
+
+
+ARCHITECTURES = [
+    Architecture("cyclegan_resnet", 8, 2),
+    Architecture("cyclegan_resnet", 8, 1, affine=False),
+    Architecture("cartoongan", 8, 1),
+    Architecture("pix2pix_unet", 4, 4, norm="batch"),
+    Architecture("pix2pix_unet", 4, 3, affine=False),
+    Architecture("animeganv2", 4, 2, align_corners=False),
+]
+
+
+def random_students(teacher: Teacher, settings: SlimmingSettings, count: int = 3) -> list[torch.nn.Module]:
+    """Cut anywhere, some groups to a single channel, some residual blocks to nothing."""
+    network, _ = teacher.student("raw")
+    attach_quantizers(teacher.graph, network, settings, torch.rand(2, 3, 32, 32) * 2 - 1)
+    rng, students = np.random.default_rng(1), []
+    for _ in range(count):
+        alive = random_alive(teacher, rng)
+        masked = copy.deepcopy(network)
+        mask_(teacher.graph, masked, alive)
+        students.append(extract(teacher.graph, masked, alive).eval())
+    return students
+
+
+@torch.no_grad()
+def assert_same(loaded: torch.nn.Module, student: torch.nn.Module) -> None:
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert torch.equal(loaded(x), student(x))
+    slopes = [m for network in (loaded, student) for m in network.modules() if isinstance(m, torch.nn.PReLU)]
+    assert all(module.num_parameters == len(module.weight) for module in slopes)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    for name, layer in slim_layers(student).items():
+        other = slim_layers(loaded)[name]
+        assert other.weight.shape == layer.weight.shape and other.num_groups == layer.num_groups
+        for kind in ("input", "weight", "output"):
+            mine, others = getattr(layer, f"{kind}_quantizer"), getattr(other, f"{kind}_quantizer")
+            assert (mine is None) == (others is None)
+            if mine is not None:
+                assert (mine.bits, mine.low, mine.high) == (others.bits, others.low, others.high)
+                assert torch.equal(mine.step, others.step)
+
+
+@pytest.mark.parametrize("settings", [BITS, SlimmingSettings(weight_bits=32, activation_bits=32)], ids=["4", "float"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: f"{a.name} {a.norm}")
+def test_students_of_every_architecture_come_back(
+    architecture: Architecture, settings: SlimmingSettings, tmp_path: Path
+) -> None:
+    teacher = Teacher(randomised(lambda: build(architecture)), 32)
+    for student in random_students(teacher, settings):
+        save_student(tmp_path / "s.safetensors", student, architecture)
+        assert_same(load_student(tmp_path / "s.safetensors"), student)
+
+
+@pytest.mark.parametrize("settings", [BITS, SlimmingSettings(weight_bits=32, activation_bits=32)], ids=["4", "float"])
+@pytest.mark.parametrize("name", OWN)
+def test_students_of_ones_own_generators_come_back(name: str, settings: SlimmingSettings, tmp_path: Path) -> None:
+    generator = randomised(OWN[name])
+    before = copy.deepcopy(generator.state_dict())
+    for number, student in enumerate(random_students(Teacher(generator, 32), settings)):
+        files = [tmp_path / f"{number}-{copied}.safetensors" for copied in (0, 1)]
+        for file in files:
+            save_student(file, student, None)
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert_same(load_student(files[0], generator), student)
+        norms = [m for m in student.modules() if isinstance(m, SlimGroupNorm)]
+        assert name != "depthwise" or any(len(set(norm.sizes)) > 1 or len(norm.sizes) < 4 for norm in norms)
+    assert all(torch.equal(before[key], tensor) for key, tensor in generator.state_dict().items())
+
+
+def test_a_student_of_ones_own_needs_its_generator(tmp_path: Path) -> None:
+    file = tmp_path / "s.safetensors"
+    save_student(file, random_students(Teacher(randomised(Transposed), 32), BITS, 1)[0], None)
+    with pytest.raises(CheckpointError, match="of one's own; pass that generator too"):
+        load_student(file)
+    for other in (Skips(), torch.nn.Identity(), build(SMALL)):
+        with pytest.raises(CheckpointError, match="does not fit its generator") as caught:
+            load_student(file, other)
+        assert str(file) in str(caught.value)
+
+
+def entries(described: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where everything is in nested dicts and lists."""
+    inside = described.items() if isinstance(described, dict) else enumerate(described)
+    for key, value in inside if isinstance(described, (dict, list)) else ():
+        yield (*place, key)
+        if isinstance(value, (dict, list)):
+            yield from entries(value, (*place, key))
+
+
+def test_damaged_descriptions_are_refused_in_one_line(tmp_path: Path) -> None:
+    generator, file = randomised(Depthwise), tmp_path / "s.safetensors"
+    tensors = save_student(file, random_students(Teacher(generator, 32), BITS, 1)[0], None)
+    with safe_open(file, "pt") as opened:
+        described = json.loads(opened.metadata()["student"])
+    texts = ["x", "[]", "null", "1", '{"format": "gs-search student 1"}']
+    for place in entries(described):
+        for value in (None, "x", 1000, [], {}):
+            changed = copy.deepcopy(described)
+            holder = changed
+            for key in place[:-1]:
+                holder = holder[key]
+            holder[place[-1]] = value
+            texts.append(json.dumps(changed))
+    refused = 0
+    for text in texts[:: 1 + len(texts) // 150]:
+        save_file(tensors, file, {"student": text})
+        try:
+            load_student(file, generator)
+        except CheckpointError as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 80
+
+
+def test_tensors_of_another_shape_are_refused_in_one_line(tmp_path: Path) -> None:
+    generator, file = randomised(Depthwise), tmp_path / "s.safetensors"
+    tensors = save_student(file, random_students(Teacher(generator, 32), BITS, 1)[0], None)
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    for name in tensors:
+        save_file({**tensors, name: torch.cat([tensors[name], tensors[name], tensors[name]])}, file, metadata)
+        with pytest.raises(CheckpointError, match="does not fit") as caught:
+            load_student(file, generator)
+        assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.fixture
