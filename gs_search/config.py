@@ -14,12 +14,14 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from gs_search.constraints import fid_above_teacher
 from gs_search.errors import BadInput
 from gs_search.space import SearchSpace
 from gs_search.spacefile import space_from_dict
 from gs_search.yamlfile import quote
 
 __all__ = [
+    "ConstraintsConfig",
     "DataConfig",
     "MeasureConfig",
     "Section",
@@ -83,11 +85,53 @@ class MeasureConfig(Section):
     """Runs of which the median is the latency."""
 
 
+def _rising(value: object) -> tuple[int, ...]:
+    steps = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    numbers = [step for step in steps if isinstance(step, int) and not isinstance(step, bool) and step > 0]
+    if len(numbers) < len(steps) or numbers != sorted(set(numbers)):
+        message = "must be a list of rising numbers of training steps, not {found}"
+        raise PydanticCustomError("rungs", message, {"found": quote(value)})
+    return tuple(numbers)
+
+
+class StoppingConfig(Section):
+    """When a trial is left at a rung, so that hundreds of points are looked at and few are trained."""
+
+    rule: Literal["pareto", "off"] = "pareto"
+    """``pareto``: where an earlier trial is nearer to the teacher by more than the margin, and neither costlier nor
+    larger. ``off``: every trial is trained to its end."""
+    rungs: Annotated[tuple[int, ...], BeforeValidator(_rising)] = ()
+    """Training steps after the cut at which trials are compared, rising; the repaired student before any step always
+    is. Each stretch between two rungs has a learning-rate schedule of its own."""
+    margin_db: float = Field(0.5, ge=0, le=100)
+    """Decibels to the teacher by which the other one must be nearer: nearer pairs change their order in training."""
+
+
 def _auto_or_count(value: object) -> object:
     if value == "auto" or isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 4096:
         return value
     message = "must be auto or a whole number from 1 to 4096, not {found}"
     raise PydanticCustomError("workers", message, {"found": quote(value)})
+
+
+def _fid_or_above_teacher(value: object) -> object:
+    if isinstance(value, str) and fid_above_teacher(value) is not None:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1e9:
+        return float(value)
+    message = "must be a number above 0, or one to add to the teacher's, as in teacher+10, not {found}"
+    raise PydanticCustomError("max_fid", message, {"found": quote(value)})
+
+
+class ConstraintsConfig(Section):
+    """What a student has to keep to count; the search looks for those that do, the front has only them."""
+
+    max_gflops: float | None = Field(None, gt=0, le=1e9)
+    """Most GFLOPs. A point whose ``target_gflops_ratio`` asks for more never starts."""
+    max_mb: float | None = Field(None, gt=0, le=1e9)
+    """Most MB."""
+    max_fid: Annotated[float | str, BeforeValidator(_fid_or_above_teacher)] | None = None
+    """Highest FID; ``teacher+10``: 10 above the teacher's."""
 
 
 class StudyConfig(Section):
@@ -118,8 +162,10 @@ class StudyConfig(Section):
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of all trials, by name, every default filled in; what the space proposes replaces them."""
     measure: MeasureConfig = MeasureConfig()
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    """Optuna's sampler."""
+    stopping: StoppingConfig = StoppingConfig()
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "tpe"
+    """Who proposes: see studies/README.md."""
 
     def to_resolved(self) -> dict[str, Any]:
         """Write the study as plain data: every default filled in, the space included, paths absolute."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gs_search.constraints import is_feasible, nearest_miss, resolve, violations
 from gs_search.errors import BadInput, NothingFeasible
 from gs_search.front import OBJECTIVES, front_indices, hypervolume, knee, reference_point
 from gs_search.runfolder import RunFolder
@@ -24,10 +25,11 @@ def front_document(folder: RunFolder) -> dict[str, Any]:
     """Gather the front of a run folder, cheapest member in GFLOPs first.
 
     ``hypervolume`` is the share, 0..1, of the box between zero and ``reference_point`` that the front
-    dominates; ``noise`` says how far apart two FIDs must be to differ.
+    dominates; ``noise`` says how far apart two FIDs must be to differ. Where the study has constraints, the front
+    is that of the students that keep them; ``infeasible`` counts the others among those finished.
 
     Raises:
-        NothingFeasible: no trial has finished.
+        NothingFeasible: no trial has finished, or none of the finished ones keeps the constraints.
         BadInput: a file is torn, or trials were measured by another protocol than the teacher.
     """
     results = folder.results()
@@ -44,9 +46,15 @@ def front_document(folder: RunFolder) -> dict[str, Any]:
                 f"{folder.path}: trial {result['number']} was measured by protocol {result['protocol']}, the "
                 f"teacher by {protocol['id']}; such numbers cannot be compared"
             )
-    points = [[result["objectives"][name] for name in OBJECTIVES] for result in complete]
+    limits = resolve(folder.config().constraints.model_dump(), baselines)
+    feasible = [result for result in complete if is_feasible(violations(result["objectives"], limits))]
+    if not feasible:
+        raise NothingFeasible(
+            f"{folder.path}: none of {len(complete)} students keeps the constraints; {nearest_miss(complete, limits)}"
+        )
+    points = [[result["objectives"][name] for name in OBJECTIVES] for result in feasible]
     reference = reference_point(baselines)
-    members = [complete[index] for index in front_indices(points)]
+    members = [feasible[index] for index in front_indices(points)]
     members.sort(key=lambda result: (result["objectives"]["gflops"], result["number"]))
     return {
         "schema": SCHEMA,
@@ -54,8 +62,10 @@ def front_document(folder: RunFolder) -> dict[str, Any]:
         "folder": str(folder.path),
         "objectives": list(OBJECTIVES),
         "finished": len(complete),
+        "constraints": limits,
+        "infeasible": len(complete) - len(feasible),
         "front": [_member(result, folder) for result in members],
-        "knee": complete[knee(points)]["number"],
+        "knee": feasible[knee(points)]["number"],
         "hypervolume": hypervolume(points, reference) / math.prod(reference),
         "reference_point": dict(zip(OBJECTIVES, reference, strict=True)),
         "teacher": baselines["teacher"],
@@ -109,6 +119,9 @@ def front_table(document: Mapping[str, Any]) -> RenderableType:
         f"hypervolume {document['hypervolume']:.4f}",
         f"FIDs of {pictures} pictures; one standard deviation of their noise is {noise}",
     ]
+    if document["constraints"]:
+        limits = ", ".join(f"{name} {limit:.4g}" for name, limit in document["constraints"].items())
+        lines.append(f"only of students within {limits}; {document['infeasible']} are not")
     return Group(Text(f"front of {document['study']}", style="bold"), table, *map(Text, lines))
 
 

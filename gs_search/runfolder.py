@@ -2,9 +2,10 @@
 
 Everything that a study leaves lies in here, and every verb but ``run`` and ``check`` takes this folder::
 
-    study.yaml  search_space.yaml  resolved.yaml  study.db  lock
+    study.yaml  search_space.yaml  resolved.yaml  study.db  study.db.backup  lock
     teacher/                        what all trials share
     trials/<number>/                result.json curve.csv samples.png student.safetensors log.txt
+    checkpoints/                    of trials that are not finished
     exports/  report.html
 """
 
@@ -48,9 +49,11 @@ class RunFolder:
         self.space_yaml = self.path / "search_space.yaml"
         self.resolved_yaml = self.path / "resolved.yaml"
         self.database = self.path / "study.db"
+        self.backup = self.path / "study.db.backup"
         self.teacher = self.path / "teacher"
         self.baselines = self.teacher / "baselines.json"
         self.trials = self.path / "trials"
+        self.checkpoints = self.path / "checkpoints"
         self.exports = self.path / "exports"
         self.report_html = self.path / "report.html"
         self.lock_file = self.path / "lock"
@@ -74,6 +77,12 @@ class RunFolder:
     def trial(self, number: int) -> Path:
         """Folder of one trial."""
         return self.trials / str(int(number))
+
+    def checkpoint(self, key: str, seed: int) -> Path:
+        """State of an unfinished trial: of its point and seed, for a repeated trial has another number."""
+        digest = hashlib.sha256(f"{key}\n{seed}".encode()).hexdigest()[:16]
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        return self.checkpoints / f"{digest}.ckpt"
 
     def config(self) -> StudyConfig:
         """The study of this folder."""

@@ -124,6 +124,11 @@ class SearchSpace:
 
     def check_point(self, point: Point) -> list[str]:
         """Say everything that keeps ``point`` from being one of this space; constants may be left out."""
+        missing = [parameter.name for parameter in self.active(point) if parameter.name not in point]
+        return self.check_values(point) + [f"{name}: is missing" for name in missing]
+
+    def check_values(self, point: Point) -> list[str]:
+        """Say what is wrong about the values that ``point`` has; a part of a point will do."""
         problems = []
         names = [parameter.name for parameter in self.parameters]
         active = {parameter.name: parameter for parameter in self.active(point)}
@@ -139,7 +144,6 @@ class SearchSpace:
             else:
                 hint = nearest(name, [*names, *self.constants])
                 problems.append(f"{name}: is not in this search space" + (f"; {hint}" if hint else ""))
-        problems += [f"{name}: is missing" for name in active if name not in point]
         return problems
 
     def key(self, point: Point) -> str:

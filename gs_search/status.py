@@ -25,13 +25,18 @@ def study_status(folder: RunFolder) -> dict[str, Any]:
 
     ``finished`` counts towards ``total``; a trial that was interrupted and waits for another try does not.
     ``hypervolume`` is the share, 0..1, of the box from zero to the reference point that the front dominates;
-    ``seconds_left`` is an estimate from the median trial. Both are None while nothing can be said.
+    ``seconds_left`` is an estimate from the median trial. Both are None while nothing can be said. ``stopped`` counts
+    trials by the rung (training steps) at which they were left, ``seconds_saved`` estimates what that was worth, and
+    ``agreement`` is the rank correlation of each rung's distance to the teacher with the final FID. ``infeasible``
+    counts complete trials that miss a constraint, ``never_started`` those that would have for certain (they count as
+    finished), ``taken_over`` those of earlier studies (which do not).
 
     Raises:
         BadInput: the database, or a file of the folder, is damaged.
     """
     # Imported here: Optuna takes half a second, and the layout of its database is its own business.
     from gs_search.search.database import open_database
+    from gs_search.search.rungs import agreement, savings
     from gs_search.search.standing import Baselines, standing
     from gs_search.search.storage import NoStudyYet
 
@@ -49,10 +54,17 @@ def study_status(folder: RunFolder) -> dict[str, Any]:
         "finished": 0,
         "states": dict.fromkeys(("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"), 0),
         "causes": {},
+        "infeasible": 0,
+        "never_started": 0,
+        "taken_over": 0,
         "front": [],
         "hypervolume": None,
         "seconds_a_trial": None,
         "seconds_left": None,
+        "stopping": config.stopping.rule,
+        "stopped": {},
+        "seconds_saved": 0.0,
+        "agreement": {},
         "live": [],
     }
     try:
@@ -64,6 +76,8 @@ def study_status(folder: RunFolder) -> dict[str, Any]:
     where = standing(database, Baselines.read(folder), total, workers)
     trials = database.trials()
     states = Counter(trial.state.name for trial in trials)
+    records = [record for t in trials if (record := database.read_result(t.number)) is not None]
+    saved = savings(records)
     causes = Counter(str(t.user_attrs.get("cause", "unknown")) for t in trials if t.state.name == "FAIL")
     document.update(
         total=total,
@@ -71,6 +85,12 @@ def study_status(folder: RunFolder) -> dict[str, Any]:
         finished=where.done,
         states={name: states.get(name, 0) for name in document["states"]},
         causes=dict(causes.most_common()),
+        stopped={str(step): count for step, count in saved["stopped"].items()},
+        seconds_saved=round(saved["seconds"], 1),
+        agreement={str(s): {"spearman": round(r, 3), "trials": n} for s, (r, n) in agreement(records).items()},
+        infeasible=len(where.infeasible),
+        never_started=sum(t.user_attrs.get("cause") == "infeasible" for t in trials),
+        taken_over=database.taken_over(),
         front=list(where.front),
         hypervolume=where.hypervolume,
         seconds_a_trial=database.usual_seconds(),
@@ -103,6 +123,11 @@ def render_status(document: Mapping[str, Any]) -> RenderableType:
     lines.append(Text(f"{document['finished']} of {document['total']} trials finished ({states or 'none yet'})"))
     if document["causes"]:
         lines.append(Text("failures: " + ", ".join(f"{n} {cause}" for cause, n in document["causes"].items())))
+    if document["taken_over"]:
+        lines.append(Text(f"{document['taken_over']} taken over from an earlier study, in addition"))
+    if document["infeasible"] or document["never_started"]:
+        never = f"; {document['never_started']} never started, being too large" if document["never_started"] else ""
+        lines.append(Text(f"{document['infeasible']} students miss a constraint{never}", style="yellow"))
     if document["front"]:
         volume = document["hypervolume"]
         worth = "" if volume is None else f", hypervolume {volume:.4f}"
@@ -111,6 +136,14 @@ def render_status(document: Mapping[str, Any]) -> RenderableType:
         left = document["seconds_left"]
         rest = "" if left is None else f", about {duration(left)} left"
         lines.append(Text(f"a trial takes {duration(document['seconds_a_trial'])}{rest}"))
+    if document["stopped"]:
+        where = ", ".join(f"{count} at {step} steps" for step, count in document["stopped"].items())
+        lines.append(Text(f"stopped early: {where}; about {duration(document['seconds_saved'])} saved"))
+    for step, found in document["agreement"].items():
+        told = (
+            f"distance at {step} steps and final FID: rank correlation {found['spearman']:.2f} over {found['trials']}"
+        )
+        lines.append(Text(told, style="dim"))
     for trial in document["live"]:
         lines.append(Text(_live_line(trial, bool(document["running"]))))
     return Group(*lines)

@@ -14,7 +14,15 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gs_search.config import DataConfig, MeasureConfig, Section, StudyConfig, TeacherConfig
+from gs_search.config import (
+    ConstraintsConfig,
+    DataConfig,
+    MeasureConfig,
+    Section,
+    StoppingConfig,
+    StudyConfig,
+    TeacherConfig,
+)
 from gs_search.settings import GROUPS, LEGAL, SlimmingSettings
 from gs_search.space import SearchSpace
 from gs_search.spacefile import parse_space
@@ -37,7 +45,9 @@ class StudyReader:
         space = self._space(raw.pop("space", None))
         settings = self._settings(raw.pop("settings", None))
         sections = {}
-        for name, model in (("data", DataConfig), ("teacher", TeacherConfig), ("measure", MeasureConfig)):
+        models: dict[str, type[Section]] = {"data": DataConfig, "teacher": TeacherConfig, "measure": MeasureConfig}
+        models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig}
+        for name, model in models.items():
             sections[name] = self._section(name, model, raw.pop(name, None))
         source = self.path.resolve()
         # A sound stand-in for a section with mistakes keeps them from being reported twice.
@@ -57,7 +67,7 @@ class StudyReader:
         self.problems.append(self.document.problem(key, message, hint))
 
     def _section(self, name: str, model: type[Section], raw: object) -> Any:
-        if raw is None and name == "measure":
+        if raw is None and name in ("measure", "constraints", "stopping"):
             return model()
         if not isinstance(raw, dict):
             what = "is missing" if raw is None else f"must hold keys of its own, not {quote(raw)}"

@@ -13,7 +13,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import gs_search
 from gs_search.data.images import grid, to_uint8, write_png
-from gs_search.errors import BadInput, TrialFailed
+from gs_search.errors import BadInput, CheckpointError, TrialFailed
 from gs_search.groundwork import SAMPLE_PICTURES, Groundwork, paint, prepare
 from gs_search.measure.features import inception_features
 from gs_search.measure.fid import frechet_distance
@@ -36,20 +36,23 @@ from gs_search.measure.psnr import psnr
 from gs_search.measure.size import packed_mb
 from gs_search.settings import Point, settings_from_point
 from gs_search.slimming.layers import slim_layers
-from gs_search.slimming.recipe import slim
+from gs_search.slimming.recipe import Slimmed, slim_in_rungs
 from gs_search.slimming.repair import RepairTargets, record_targets
-from gs_search.slimming.student import load_student, save_student
+from gs_search.slimming.student import load_student, pack, save_student
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
     from gs_search.runfolder import RunFolder
 
-__all__ = ["TrialResult", "dump_images", "prepare", "run_trial"]
+__all__ = ["TrialResult", "dump_images", "prepare", "run_trial", "trial_in_rungs"]
 
 SCHEMA = 1
 
-LOOK_PICTURES = 16
-"""Validation pictures on which a repaired student is judged before it is trained."""
+LOOK_PICTURES = 32
+"""Validation pictures on which a student is judged at a rung."""
+
+CHECKPOINT_EVERY = 50
+"""Training steps between two checkpoints; a trial that was killed loses no more."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,38 @@ def run_trial(
     seed: int,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrialResult:
-    """Run one trial and write its folder; ``result.json`` comes last, so that it vouches for the rest.
+    """Run one trial to its end and write its folder; ``result.json`` comes last, so that it vouches for the rest.
 
     On a CPU the same point and seed give the same files, bit for bit, times and memory aside.
 
     Raises:
         TrialFailed: with the cause; the folder then holds ``log.txt`` and whatever was finished.
+    """
+    trial = trial_in_rungs(point, config, folder, number=number, seed=seed, on_progress=on_progress)
+    while True:
+        try:
+            next(trial)
+        except StopIteration as end:
+            result: TrialResult = end.value
+            return result
+
+
+def trial_in_rungs(
+    point: Point,
+    config: StudyConfig,
+    folder: RunFolder,
+    *,
+    number: int,
+    seed: int,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Generator[dict[str, Any], None, TrialResult]:
+    """``run_trial``, that pauses at every rung of the study and tells how far the student is.
+
+    A trial that was killed goes on from its last checkpoint, whatever its number is now, and ends in the same bits.
+
+    Yields:
+        ``step``, ``psnr_to_teacher`` (decibels on a few validation pictures), ``gflops`` and ``size_mb`` (both
+        final), ``seconds`` so far.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
     place = folder.trial(number)
@@ -93,7 +122,7 @@ def run_trial(
         folder.write_text(place / "log.txt", "\n".join(lines) + "\n")
 
     try:
-        record = _run(point, config, folder, place, number, seed, log, on_progress)
+        record = yield from _run(point, config, folder, place, number, seed, clock, log, on_progress)
     except TrialFailed as failure:
         log(f"failed ({failure.cause}): {failure}")
         raise
@@ -117,37 +146,71 @@ def _run(
     place: Path,
     number: int,
     seed: int,
+    clock: float,
     log: Callable[[str], None],
     on_progress: Callable[[dict[str, Any]], None] | None,
-) -> dict[str, Any]:
+) -> Generator[dict[str, Any], None, dict[str, Any]]:
     settings = settings_from_point(point, config.settings)
     ground = Groundwork.of(folder, config)
     if ground.device.type == "cpu":
         torch.set_num_threads(1)
     log(f"point {dict(point)}, seed {seed}")
-    repaired: dict[str, float] = {}
+    few = slice(LOOK_PICTURES)
 
     def look(student: nn.Module) -> float:
-        few = slice(LOOK_PICTURES)
-        repaired["psnr"] = psnr(paint(student.eval(), ground.validation[few]), ground.validation_outputs[few])
-        repaired["factor"] = ground.rate_factor(repaired["psnr"])
-        log(
-            f"repaired, before any step: {repaired['psnr']:.2f} dB to the teacher on {LOOK_PICTURES} pictures; "
-            f"learning rates x {repaired['factor']:g}"
-        )
-        return repaired["factor"]
+        return psnr(paint(student.eval(), ground.validation[few]), ground.validation_outputs[few])
 
-    slimmed = slim(
+    found: dict[str, Any] = {}
+
+    def judge(student: nn.Module) -> float:
+        found["psnr"] = look(student)
+        found["factor"] = ground.rate_factor(found["psnr"])
+        log(
+            f"repaired, before any step: {found['psnr']:.2f} dB to the teacher on {LOOK_PICTURES} pictures; "
+            f"learning rates x {found['factor']:g}"
+        )
+        return float(found["factor"])
+
+    checkpoint = folder.checkpoint(config.space.key(point), seed)
+    run = slim_in_rungs(
         ground.teacher,
         settings,
         ground.lessons,
         _targets(ground, settings.repair_pictures),
         seed=seed,
+        rungs=(0, *config.stopping.rungs),
         rate_factor=ground.rate_factor(),
         real=ground.real(seed),
         on_progress=on_progress,
-        on_repaired=look,
+        on_repaired=judge,
+        checkpoint=checkpoint,
+        checkpoint_every=CHECKPOINT_EVERY,
     )
+    notes: dict[str, Any] = {}
+    while True:
+        try:
+            rung = next(run)
+        except StopIteration as end:
+            slimmed: Slimmed = end.value
+            break
+        except CheckpointError as error:  # of a run with other data or another version: of no use to this one
+            log(f"started anew: {error}")
+            checkpoint.unlink(missing_ok=True)
+            yield from ()
+            return (yield from _run(point, config, folder, place, number, seed, clock, log, on_progress))
+        notes = rung.notes
+        notes |= found
+        report = {
+            "step": rung.step,
+            "psnr_to_teacher": found["psnr"] if rung.step == 0 else look(rung.network),
+            "gflops": count_flops(rung.network, config.image_px).macs / 1e9,
+            "size_mb": packed_mb(pack(rung.network)[0]),
+            "seconds": round(time.monotonic() - clock, 3),
+        }
+        notes["rungs"] = [*notes.get("rungs", []), report]
+        log(f"rung of {rung.step} steps: {report['psnr_to_teacher']:.2f} dB, {report['gflops']:.4g} GFLOPs")
+        yield report
+    notes = slimmed.notes
     log(f"trained; {slimmed.macs_share:.3f} of the multiply-adds")
     tensors = save_student(place / "student.safetensors", slimmed.network, ground.architecture)
     student = load_student(place / "student.safetensors").to(ground.device)
@@ -160,6 +223,7 @@ def _run(
     log(f"FID {fid:.2f}")
     folder.write_text(place / "curve.csv", _csv(slimmed.curve))
     _write_samples(place / "samples.png", ground, painted)
+    checkpoint.unlink(missing_ok=True)
     return {
         "schema": SCHEMA,
         "study": config.study,
@@ -173,8 +237,9 @@ def _run(
         "objectives": {"fid": fid, "gflops": flops.macs / 1e9, "size_mb": packed_mb(tensors)},
         "kid": kernel_distance(features, ground.reference.features).full,
         "psnr_to_teacher": psnr(painted, ground.validation_outputs),
-        "psnr_before_training": repaired["psnr"],
-        "learning_rate_factor": repaired["factor"],
+        "psnr_before_training": notes["psnr"],
+        "learning_rate_factor": notes["factor"],
+        "rungs": notes["rungs"],
         "macs": flops.macs,
         "macs_paper": flops.macs_paper,
         "params": sum(p.numel() for p in slimmed.network.parameters()),

@@ -14,13 +14,15 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
+from benchmarks.engine import cases as engine_cases
+from benchmarks.engine import runs_table, usage
 from benchmarks.plot import Panel, write_plot
 from benchmarks.reference_step import fake_quantize
 from benchmarks.report import mean_and_spread, number, table, wrong_turns
 from benchmarks.rows import Case, Row, Rows, curve, distinct
 
 
-@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step"])
+@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step", "engine"])
 def test_says_how_it_is_called(name: str) -> None:
     done = CliRunner().invoke(import_module(f"benchmarks.{name}").main, ["--help"])
     assert done.exit_code == 0
@@ -102,3 +104,21 @@ def test_reference_quantization_rounds_weights_and_inputs_but_pixels() -> None:
     bias = first(torch.zeros(1, 3, 1, 1))
     codes = (first(torch.eye(3).view(3, 3, 1, 1)) - bias) / first.weight.abs().max() * 127
     torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
+
+
+def test_usage_of_workers_by_trials_that_sleep() -> None:
+    # Two workers for 4 s; three trials of 2 s, so that 2 s are lost on three of them.
+    found = usage([(10.0, 12.0), (10.0, 12.0), (12.0, 14.0)], workers=2)
+    assert found == {"finished": 3, "overhead": pytest.approx(2 / 3), "busy": pytest.approx(0.75)}
+    row = {"system": "gs_search", "seconds": 2.0, "workers": 2, "trials": 4, "run_seconds": 9.4, **found}
+    assert runs_table([row]).splitlines()[-1] == "| 2 s | 2 | gs_search | 3 of 4 | 0.67 | 75.0 | 9 |"
+
+
+@pytest.mark.parametrize("name", ["engine", "engine-quick", "engine-tiny"])
+def test_both_engines_get_the_same_work(name: str) -> None:
+    runs, asks = engine_cases(name)
+    assert distinct([*runs, *asks]) == [*runs, *asks]
+    work = {system: [(c["seconds"], c["workers"], c["trials"]) for c in runs if c["system"] == system]
+            for system in ("gs_search", "OptunaSearch, reused")}  # fmt: skip
+    assert work["gs_search"] == work["OptunaSearch, reused"]
+    assert all(case["trials"] >= 2 * case["workers"] for case in runs)

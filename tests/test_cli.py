@@ -33,9 +33,9 @@ def run(capsys: Capture, *arguments: object) -> tuple[int, str, str]:
 def test_help_and_version(capsys: Capture) -> None:
     code, output, _ = run(capsys, "--help")
     assert code == 0
-    assert all(f"\n  {verb} " in output for verb in ("check", "run", "status", "front", "report"))
+    assert all(f"\n  {verb} " in output for verb in ("check", "run", "status", "front", "report", "rebuild"))
     assert run(capsys, "--version") == (0, f"gs-search, version {__version__}\n", "")
-    for verb in ("check", "run", "status", "front", "report"):
+    for verb in ("check", "run", "status", "front", "report", "rebuild"):
         code, output, _ = run(capsys, verb, "-h")
         assert code == 0 and "--json" in output and "--debug" in output
 
@@ -79,7 +79,7 @@ def test_check_reports_all_at_once(capsys: Capture, write_study: Write) -> None:
 
 
 def test_bad_input_is_one_line(capsys: Capture, tmp_path: Path) -> None:
-    for verb in ("status", "front", "report"):
+    for verb in ("status", "front", "report", "rebuild"):
         code, output, error = run(capsys, verb, tmp_path / "gone")
         assert (code, output) == (2, "")
         assert error == f"error: {tmp_path}/gone: no such folder; `gs-search run STUDY.yaml` makes run folders\n"

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from gs_search.config import DataConfig, MeasureConfig, StudyConfig, TeacherConfig, load_resolved, load_study
+from gs_search.config import (
+    ConstraintsConfig,
+    DataConfig,
+    MeasureConfig,
+    StoppingConfig,
+    StudyConfig,
+    TeacherConfig,
+    load_resolved,
+    load_study,
+)
 from gs_search.errors import BadInput, ConfigError
 from gs_search.runfolder import RunFolder
 from gs_search.settings import SlimmingSettings
@@ -70,6 +79,7 @@ def test_shipped_studies(repository: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_readme_lists_every_key(repository: Path) -> None:
     table = (repository / "studies" / "README.md").read_text()
     models = {"data": DataConfig, "teacher": TeacherConfig, "measure": MeasureConfig}
+    models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig}
     rows = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in table.splitlines() if row.startswith("| `")]
     listed = {name if i == 0 else f"{row[0].partition('.')[0]}.{name}" for row in rows for i, name in enumerate(row)}
     expected = {name for name in StudyConfig.model_fields if name not in (*models, "source")}
@@ -121,7 +131,7 @@ sampler: tpee
         "small.yaml:19: settings.weight_bits.up: must be one of 2, 3, 4, 5, 6, 7, 8, 32, not 1",
         "small.yaml:20: settings.batch_size: must be a number, not 'on'",
         "small.yaml:21: measure.fid_images: must be a whole number, not 60.5",
-        "small.yaml:22: sampler: must be one of tpe, nsga2, random, not 'tpee'; did you mean tpe?",
+        "small.yaml:22: sampler: must be one of tpe, nsga2, nsga3, gp, qmc, random, not 'tpee'; did you mean tpe?",
     ]
 
 

@@ -22,12 +22,13 @@ MAY_IMPORT = {
     "yamlfile": {"errors"},
     "lock": {"errors"},
     "front": {"errors"},
+    "constraints": set(),
     "space": {"errors", "settings", "yamlfile"},
     "spacefile": {"errors", "settings", "yamlfile", "space"},
-    "config": {"errors", "settings", "yamlfile", "space", "spacefile", "studyfile"},
+    "config": {"errors", "settings", "yamlfile", "space", "spacefile", "studyfile", "constraints"},
     "studyfile": {"errors", "settings", "yamlfile", "space", "spacefile", "config"},
     "runfolder": {"errors", "config", "lock", "__init__"},
-    "front_table": {"errors", "front", "runfolder"},
+    "front_table": {"errors", "front", "runfolder", "constraints"},
     "data": {"errors"},
     "networks": {"errors"},
     "slimming": {"errors", "settings", "networks", "data", "measure"},
@@ -37,7 +38,7 @@ TOP = {
     "__main__", "cli", "dashboard", "export", "front_table", "groundwork", "phone", "preflight", "report",
     "retrain", "search", "status", "trial",
 }  # fmt: skip
-DECISIONS = {"errors", "settings", "yamlfile", "lock", "space", "spacefile", "config", "studyfile"}
+DECISIONS = {"errors", "settings", "yamlfile", "lock", "space", "spacefile", "config", "studyfile", "constraints"}
 """Modules that decide without computing: quick to import, so that ``check`` and ``--help`` are quick."""
 HEAVY = {"torch", "torchvision", "ray", "optuna", "scipy", "numpy", "plotly", "pandas", "fvcore"}
 

@@ -123,10 +123,35 @@ def test_the_objectives_are_those_of_the_stored_student(prepared: Prepared, reco
 def test_the_same_seed_gives_the_same_files(prepared: Prepared, record: dict) -> None:
     again = run_trial(POINT, prepared.config, prepared.folder, number=1, seed=5).to_json()
     passing = {"number", "seconds", "peak_memory_mb", "latency_ms", "started"}
+    for report in (*again["rungs"], *record["rungs"]):
+        report.pop("seconds", None)
     assert {k: v for k, v in again.items() if k not in passing} == {k: v for k, v in record.items() if k not in passing}
     for name in ("student.safetensors", "samples.png", "curve.csv"):
         first, second = (prepared.folder.trial(n) / name for n in (0, 1))
         assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_a_trial_that_was_killed_goes_on_under_another_number(
+    prepared: Prepared, record: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gs_search.trial, "CHECKPOINT_EVERY", 1)
+    genuine, steps = gs_search.slimming.recipe._Run.step, []
+
+    def die_at_the_fourth(run: Any) -> Any:
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(run.done)
+        return genuine(run)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gs_search.slimming.recipe._Run, "step", die_at_the_fourth)
+        run_trial(POINT, prepared.config, prepared.folder, number=7, seed=5)
+    assert len(list(prepared.folder.checkpoints.iterdir())) == 1
+    again = run_trial(POINT, prepared.config, prepared.folder, number=8, seed=5).to_json()
+    assert again["objectives"] == record["objectives"] and len(again["rungs"]) == len(record["rungs"]) == 1
+    first, second = (prepared.folder.trial(n) / "student.safetensors" for n in (0, 8))
+    assert first.read_bytes() == second.read_bytes()
+    assert list(prepared.folder.checkpoints.iterdir()) == []
 
 
 def test_pytorch_fids_own_command_agrees(prepared: Prepared, record: dict, tmp_path: Path) -> None:
@@ -144,7 +169,7 @@ def test_a_failure_has_a_cause_and_a_log(prepared: Prepared, monkeypatch: pytest
     def broken(*_: object, **__: object) -> np.ndarray:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("gs_search.trial.slim", broken)
+    monkeypatch.setattr("gs_search.trial.slim_in_rungs", broken)
     with pytest.raises(TrialFailed) as failure:
         run_trial(POINT, prepared.config, prepared.folder, number=2, seed=5)
     assert failure.value.cause == "out_of_memory"

@@ -16,7 +16,7 @@ from typing import Literal
 
 from gs_search.errors import GsSearchError
 
-__all__ = ["Plan", "cores", "local_ray", "plan_workers", "scratch_folder"]
+__all__ = ["Plan", "cores", "local_ray", "plan_workers", "scratch_folder", "worker_environment"]
 
 PREFIX = "gs-search-"
 
@@ -114,7 +114,7 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
         return
     count = workers if isinstance(workers, int) else cores()
     try:
-        with _worker_environment(device):
+        with worker_environment(device):
             try:
                 ray.init(
                     "local",
@@ -135,7 +135,7 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
 
 
 @contextmanager
-def _worker_environment(device: str) -> Iterator[None]:
+def worker_environment(device: str) -> Iterator[None]:
     """Have the processes that Ray starts inherit one computing thread each, and no password.
 
     Two threads on two contended cores are slower than one.

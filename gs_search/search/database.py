@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 import statistics
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -20,17 +22,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gs_search.errors import BadInput
 from gs_search.front import OBJECTIVES
-from gs_search.search.storage import NoStudyYet, check_file, open_study, patiently, quiet
+from gs_search.search.backup import ways_out
+from gs_search.search.feasibility import Feasibility, constraint_attributes
+from gs_search.search.samplers import make_sampler
+from gs_search.search.storage import Damaged, NoStudyYet, check_file, is_counted, open_study, patiently, quiet
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
     from gs_search.runfolder import RunFolder
 
-__all__ = ["Asked", "StudyDatabase", "failure_record", "objective_problem", "open_database"]
+__all__ = [
+    "Asked", "StudyDatabase", "failure_record", "objective_problem", "open_database", "told_attributes", "told_values",
+]  # fmt: skip
 
 ATTRIBUTES = (
     "key", "seed", "cause", "message", "duplicate_of", "kid", "psnr_to_teacher", "params", "macs_paper",
-    "latency_ms", "steps", "seconds", "peak_memory_mb",
+    "latency_ms", "steps", "seconds", "peak_memory_mb", "warm_start",
 )  # fmt: skip
 """Fields of a result that Optuna's own tools show beside its values; each costs one database commit."""
 
@@ -73,18 +80,6 @@ def failure_record(
     }
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    with quiet():
-        if name == "tpe":
-            # The constant liar keeps workers that ask at the same time apart.
-            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-        if name == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
-        if name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-    raise BadInput(f"unknown sampler {name!r}: use tpe, nsga2 or random")
-
-
 def open_database(
     folder: RunFolder, config: StudyConfig, *, url: str | None = None, read_only: bool = False
 ) -> StudyDatabase:
@@ -101,13 +96,22 @@ def open_database(
     if url is None:
         if read_only and not (folder.database.is_file() and folder.database.stat().st_size):
             raise NoStudyYet(f"{folder.path}: no study database here yet")
-        check_file(folder.database)
+        try:
+            check_file(folder.database)
+        except Damaged as error:
+            raise Damaged(f"{error}; {ways_out(folder, config.study)}") from None
     study = open_study(config.study, url or folder.database, read_only=read_only)
-    database = StudyDatabase(study, folder, config)
+    try:
+        database = StudyDatabase(study, folder, config)
+    except (ValueError, LookupError) as error:  # whole pages with nonsense in them
+        raise Damaged(
+            f"{folder.path}: the study database is damaged ({type(error).__name__} while reading it); "
+            + ("restore it" if url else ways_out(folder, config.study))
+        ) from error
     if not read_only and not database.trials() and folder.results():
         raise BadInput(
-            f"{folder.path}: trials/ has results but the database has none; restore study.db, or start in "
-            "another folder with --out"
+            f"{folder.path}: trials/ has results but the database has none; restore study.db: "
+            f"{ways_out(folder, config.study)}"
         )
     return database
 
@@ -121,6 +125,7 @@ class StudyDatabase:
         self.config = config
         self.records: dict[str, int] = {}
         """Key of a point to the number of the trial that completed it."""
+        self.feasibility = Feasibility(folder, config)
         for trial in self.trials():
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs:
                 self.records.setdefault(trial.user_attrs.get("key", ""), trial.number)
@@ -134,8 +139,12 @@ class StudyDatabase:
         return [t for t in self.trials() if t.state == TrialState.RUNNING]
 
     def counted(self) -> int:
-        """Number of finished trials, those that wait for another attempt left out."""
-        return sum(t.state.is_finished() and not t.user_attrs.get("requeue") for t in self.trials())
+        """Number of finished trials; those that wait for another attempt, or came from an earlier study, left out."""
+        return sum(map(is_counted, self.trials()))
+
+    def taken_over(self) -> int:
+        """Number of trials that came from an earlier study."""
+        return sum("warm_start" in t.user_attrs for t in self.trials())
 
     def usual_seconds(self) -> float | None:
         """Median seconds of a trial; None before one has been trained."""
@@ -151,19 +160,41 @@ class StudyDatabase:
     def enqueue_start_points(self) -> None:
         """Put the space's start points at the head of the queue, each once in the life of a study."""
         for point in self.config.space.start_points:
-            self._enqueue(self.config.space.tunable(point), skip_if_exists=True)
+            self.enqueue(self.config.space.tunable(point), skip_if_exists=True)
 
     def ask(self) -> Asked:
         """Take the next point: from the queue, else from the sampler."""
         # A sampler made anew for each turn, seeded by the turn, makes the list of proposals a function of the
         # study seed and of what is known: a continued run neither repeats start-up points nor differs from an
         # undisturbed one.
-        turn = sum(t.state != TrialState.WAITING and not t.user_attrs.get("requeue") for t in self.trials())
-        self.study.sampler = _sampler(self.config.sampler, derived_seed(self.config.seed, "sampler", turn))
+        self.study.sampler = sampler = self.next_sampler()
         with quiet():
             trial = patiently(self.study.ask)
-            point = patiently(lambda: self.config.space.suggest(trial))
+            if isinstance(sampler, optuna.samplers.BaseGASampler):
+                # Optuna leaves queued points without a generation, and start points would never be parents.
+                patiently(lambda: sampler.get_trial_generation(self.study, self.trials()[trial.number]))
+            # A start point may lie beyond what max_gflops leaves of the space; ``refuse`` answers it.
+            warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
+            space = self.feasibility.space()
+            point = patiently(lambda: space.suggest(trial))
         return self._asked(trial.number, point)
+
+    def next_sampler(self) -> optuna.samplers.BaseSampler:
+        """Make the sampler of the next proposal."""
+        turn = self._turn()
+        return make_sampler(
+            self.config.sampler,
+            turn=turn,
+            turn_seed=derived_seed(self.config.seed, "sampler", turn),
+            study_seed=derived_seed(self.config.seed, "sampler"),
+            parameters=[parameter.name for parameter in self.config.space.parameters],
+        )
+
+    def _turn(self) -> int:
+        """Number of proposals so far; those of the studies that this one builds on are not made again."""
+        own = [t for t in self.trials() if t.state != TrialState.WAITING and "warm_start" not in t.user_attrs]
+        earlier = self.study.user_attrs.get("earlier_turns", {})
+        return sum(not t.user_attrs.get("requeue") for t in own) + sum(earlier.values())
 
     def _asked(self, number: int, point: Mapping[str, Any]) -> Asked:
         # The seed follows the point: the same point gives the same numbers in whichever trial it is.
@@ -178,14 +209,16 @@ class StudyDatabase:
         trial = self.trials()[number]
         if trial.state != TrialState.RUNNING:
             return
-        for name in ATTRIBUTES:
-            value = record.get(name)
-            if value is not None and trial.user_attrs.get(name) != value:
+        for name, value in told_attributes(record).items():
+            if trial.user_attrs.get(name) != value:
                 self._attribute(trial, name, value)
-        state = TrialState[record["state"]]
-        values = None
-        if state == TrialState.COMPLETE:
-            values = [float(record["objectives"][name]) for name in OBJECTIVES]
+        violated = self.feasibility.violations(record)
+        if violated and record.get("constraints") != violated:
+            self.write_result({**record, "constraints": violated})
+        for name, share in constraint_attributes(violated).items():
+            storage = self.study._storage  # what Trial.set_constraint does; the live trial is gone
+            patiently(partial(storage.set_trial_system_attr, trial._trial_id, name, share))
+        state, values = TrialState[record["state"]], told_values(record)
         patiently(lambda: self.study.tell(number, values, state=state))
         if state == TrialState.COMPLETE and record.get("duplicate_of") is None:
             self.records.setdefault(record["key"], number)
@@ -196,7 +229,9 @@ class StudyDatabase:
         if record is None:  # the folder was thinned out by hand; the database still knows the objectives
             values = dict(zip(OBJECTIVES, self.trials()[original].values, strict=True))
             record = {"schema": 1, "study": self.config.study, "state": "COMPLETE", "objectives": values}
-        record.update(number=asked.number, point=asked.point, key=asked.key, seed=asked.seed, duplicate_of=original)
+        record.update(number=asked.number, point=asked.point, key=asked.key, duplicate_of=original)
+        record.setdefault("seed", asked.seed)
+        record.pop("warm_start", None)  # this one is a trial of this study
         self.write_result(record)
         self.tell(record)
         return record
@@ -208,6 +243,33 @@ class StudyDatabase:
             # Before the file: once that is there, a run that starts after our death tells from it.
             self._attribute(self.trials()[asked.number], "requeue", True)
             record["requeue"] = True
+        self.write_result(record)
+        self.tell(record)
+        return record
+
+    def refuse(self, asked: Asked) -> dict[str, Any] | None:
+        """Answer a point that is too large to be worth a training; None where it may start.
+
+        Raises:
+            GsSearchError: it is one of too many in a row.
+        """
+        violated, message = self.feasibility.before_training(asked.point)
+        if not violated:
+            return None
+        # To Optuna it is pruned, with a constraint: TPE ranks it by that, behind all that keep the constraints.
+        record = failure_record(self.config.study, asked, "infeasible", message)
+        record |= {"state": "PRUNED", "constraints": violated}
+        self.write_result(record)
+        self.tell(record)
+        self.feasibility.check_hope()
+        return record
+
+    def leave(self, asked: Asked, verdict: object, report: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Enter a trial that was left at a rung, on disk first, with what it had told there."""
+        record = failure_record(self.config.study, asked, "dominated", str(verdict))
+        record |= {"state": "PRUNED"}
+        if report is not None:
+            record |= {"rungs": [dict(report)], "seconds": report["seconds"], "partial": dict(report)}
         self.write_result(record)
         self.tell(record)
         return record
@@ -262,7 +324,7 @@ class StudyDatabase:
             params = self._owed(trial)
             if params and trial.user_attrs.get("requeue") and trial.number not in repeated:
                 attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
-                self._enqueue(params, user_attrs=attributes)
+                self.enqueue(params, user_attrs=attributes)
                 queued.append(trial.number)
         return queued
 
@@ -276,13 +338,24 @@ class StudyDatabase:
 
     # --- storage
 
-    def _enqueue(self, params: dict[str, Any], **options: Any) -> None:
+    def enqueue(self, params: dict[str, Any], **options: Any) -> None:
+        """Queue parameters of the space, some or all of them; what is missing the sampler adds."""
         with quiet():
             patiently(lambda: self.study.enqueue_trial(params, **options))
 
     def _attribute(self, trial: FrozenTrial, name: str, value: Any) -> None:
         storage = self.study._storage  # ask() returned the live trial long ago; its number is all we keep
         patiently(lambda: storage.set_trial_user_attr(trial._trial_id, name, value))
+
+
+def told_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """User attributes that a trial gets from its ``result.json``."""
+    return {name: record[name] for name in ATTRIBUTES if record.get(name) is not None}
+
+
+def told_values(record: Mapping[str, Any]) -> list[float] | None:
+    """Values that a trial gets from its ``result.json``; only a complete one has any."""
+    return [float(record["objectives"][name]) for name in OBJECTIVES] if record["state"] == "COMPLETE" else None
 
 
 def objective_problem(record: Mapping[str, Any]) -> str | None:

@@ -32,9 +32,18 @@ class Preparation:
         function: ``module:name`` of ``prepare(config, folder, log, retrain_teacher=...)``.
         retrain: have the teacher trained, whatever the study says.
         note: gets each line that the process logs, from another thread.
+        purpose: what failed, if the process does without saying why.
     """
 
-    def __init__(self, folder: Path, function: str, *, retrain: bool, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        function: str,
+        *,
+        retrain: bool,
+        note: Callable[[str], None],
+        purpose: str = "preparing the study",
+    ) -> None:
         command = [sys.executable, "-m", __name__, str(folder), function] + ["retrain"] * retrain
         # The driver's sys.path, as Ray's workers get it too; a session of its own, so that Ctrl-C reaches
         # only the driver, which then decides.
@@ -46,6 +55,7 @@ class Preparation:
         )  # fmt: skip
         self._error: GsSearchError | None = None
         self._stderr = ""
+        self._purpose = purpose
         self._readers = [
             threading.Thread(target=self._read_lines, args=(note,), daemon=True),
             threading.Thread(target=self._read_errors, daemon=True),
@@ -81,7 +91,7 @@ class Preparation:
         if code != 0:
             silent = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
             last = (self._stderr.strip().splitlines() or [silent])[-1]
-            raise GsSearchError(f"preparing the study failed: {last}")
+            raise GsSearchError(f"{self._purpose} failed: {last}")
         return True
 
     def close(self) -> None:

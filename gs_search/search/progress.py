@@ -71,8 +71,11 @@ class Progress:
             line.append(_objectives(record))
             if record["number"] in standing.front:
                 line.append("  front", style="bold green")
+            if record["number"] in standing.infeasible:
+                line.append("  misses a constraint", style="yellow")
             if record["state"] == "PRUNED":
-                line.append("  stopped early", style="yellow")
+                ending = "never started" if record.get("cause") == "infeasible" else "stopped"
+                line.append(f" {ending}: {record['message']}", style="yellow")
             if record.get("duplicate_of") is not None:
                 line.append(f"  same point as trial {record['duplicate_of']}", style="yellow")
         if standing.hypervolume is not None:

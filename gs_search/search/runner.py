@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from gs_search.errors import BadInput
+from gs_search.search.backup import RollingCopy
 from gs_search.search.cluster import Plan, local_ray, scratch_folder
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
 from gs_search.search.standing import Baselines, standing
+from gs_search.search.warm_start import warm_start
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -47,6 +49,8 @@ class StudySummary:
     states: dict[str, int]
     """Trials by state: COMPLETE, PRUNED, FAIL, WAITING, RUNNING (which is 0)."""
     front: tuple[int, ...]
+    infeasible: int = 0
+    """Complete trials that miss a constraint."""
     hypervolume: float | None
     """0..1, see ``Standing``."""
     seconds: float
@@ -70,9 +74,10 @@ def run_study(
     workers: int | None = None,
     hours: float | None = None,
     retrain_teacher: bool = False,
+    earlier: RunFolder | None = None,
     progress: Progress | None = None,
     storage: str | None = None,
-    trial_function: str = "gs_search.trial:run_trial",
+    trial_function: str = "gs_search.trial:trial_in_rungs",
     prepare_function: str = "gs_search.groundwork:prepare",
 ) -> StudySummary:
     """Start or continue a study until ``trials`` are finished, time is up, or someone stops it.
@@ -81,6 +86,7 @@ def run_study(
         trials, workers, hours: replace what the study says. ``trials`` is the total, trials of earlier runs
             included; ``hours`` counts from now, and no trial starts that would probably end later.
         retrain_teacher: train the teacher anew; only before the first trial.
+        earlier: run folder of a study of the same teacher, whose students are taken over.
         storage: URL of another database than the folder's ``study.db``; else ``GS_SEARCH_STORAGE`` names one.
         trial_function, prepare_function: ``module:name`` of the trial, and of what prepares the study for it.
 
@@ -94,11 +100,15 @@ def run_study(
     hours = config.hours if hours is None else hours
     with progress or Progress() as progress, folder.lock():
         folder.create(config)
-        database = open_database(folder, config, url=storage or os.environ.get("GS_SEARCH_STORAGE"))
+        url = storage or os.environ.get("GS_SEARCH_STORAGE")
+        database = open_database(folder, config, url=url)
         _set_right(database, progress)
         before = database.counted()
         if retrain_teacher:
-            _forget_teacher(folder, before)
+            _forget_teacher(folder, before + database.taken_over())
+        if earlier is not None and folder.baselines.is_file():
+            _take_over(database, earlier, progress)
+            earlier = None
         ending = "nothing_to_do"
         if before < total:
             ending = _run(
@@ -110,7 +120,9 @@ def run_study(
                     workers=config.workers if workers is None else workers,
                     deadline=None if hours is None else start + 3600 * hours,
                     progress=progress,
+                    earlier=earlier,
                     trial_function=trial_function,
+                    copy=None if url else RollingCopy(folder, progress.note),
                 ),
                 prepare_function,
                 retrain_teacher,
@@ -129,7 +141,11 @@ class _Run:
     workers: int | str
     deadline: float | None
     progress: Progress
+    earlier: RunFolder | None
+    """None where there is none, or its students have been taken over."""
     trial_function: str
+    copy: RollingCopy | None
+    """None where the database is no file of the run folder."""
 
 
 def _set_right(database: StudyDatabase, progress: Progress) -> None:
@@ -143,7 +159,10 @@ def _set_right(database: StudyDatabase, progress: Progress) -> None:
         progress.note(f"an earlier run died; trials it was at: {', '.join(map(str, lost))}")
     if again:
         progress.note(f"queued again: {', '.join(map(str, again))}")
-    database.enqueue_start_points()
+
+
+def _take_over(database: StudyDatabase, earlier: RunFolder, progress: Progress) -> None:
+    progress.note(str(warm_start(database, earlier)))
 
 
 def _forget_teacher(folder: RunFolder, finished: int) -> None:
@@ -173,6 +192,8 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
             prepared.close()
             # Only now, when no worker can write a result any more.
             run.database.settle("interrupted", "the run was stopped")
+            if run.copy:
+                run.copy.make()
     return ending
 
 
@@ -180,9 +201,14 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
     """Have Tune run trials until the searcher says that it is enough."""
     from ray import tune
 
+    from gs_search.search.rungs import Rungs
+    from gs_search.search.scheduler import ParetoStopping
     from gs_search.search.searcher import SearchStopped, StudyCallback, StudySearcher
     from gs_search.search.worker import TrialWorker
 
+    if run.earlier is not None:
+        _take_over(run.database, run.earlier, run.progress)
+    run.database.enqueue_start_points()  # but for those that came from an earlier study
     baselines = Baselines.read(run.folder)
     where = standing(run.database, baselines, run.total, plan.workers)
     run.database.study.set_user_attr("run", {"total": run.total, "workers": plan.workers})
@@ -193,16 +219,22 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
 
     def on_finish(record: dict[str, Any]) -> None:
         run.progress.trial(record, standing(run.database, baselines, run.total, plan.workers))
+        if run.copy:
+            run.copy.told()
 
     searcher = StudySearcher(
         run.database, total=run.total, deadline=run.deadline, interrupted=interrupted, on_finish=on_finish
     )
+    rungs = Rungs(run.config.stopping.rule, run.config.stopping.margin_db)
+    for record in run.folder.results():
+        rungs.remember(int(record["number"]), record.get("rungs") or ())
     try:
         tune.run(
             TrialWorker,
             name="trials",
             config={"folder": str(run.folder.path.resolve()), "function": run.trial_function},
             search_alg=searcher,
+            scheduler=ParetoStopping(rungs, searcher),
             num_samples=-1,
             max_concurrent_trials=plan.workers,
             resources_per_trial=plan.resources,
@@ -279,6 +311,7 @@ def _summary(
         finished=where.done,
         states=states,
         front=where.front,
+        infeasible=len(where.infeasible),
         hypervolume=where.hypervolume,
         seconds=round(seconds, 1),
         new=where.done - before,

@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 
 from gs_search.errors import GsSearchError
 from gs_search.search.database import Asked, StudyDatabase
+from gs_search.search.rungs import Verdict
 
 __all__ = ["SearchStopped", "StudyCallback", "StudySearcher"]
 
@@ -65,6 +66,8 @@ class StudySearcher(Searcher):
         self.error: GsSearchError | None = None
         """Why the search has to stop, if it has to."""
         self.out_of_time = False
+        self.verdicts: dict[str, Verdict] = {}
+        """Why trials are left at the rung that they have just reached."""
         self._counted = database.counted()
         self._twins: dict[int, list[Asked]] = {}
         self._streak: list[Record] = []
@@ -106,7 +109,10 @@ class StudySearcher(Searcher):
         return self.out_of_time
 
     def _answered(self, asked: Asked) -> bool:
-        """Answer a point that is known already, or bind it to the live trial that is about to know it."""
+        """Answer a point that may not start or is known, or bind it to the live trial that is about to know it."""
+        if refused := self.database.refuse(asked):
+            self._finish(refused)
+            return True
         original = self.database.records.get(asked.key)
         if original is not None:
             self._finish(self.database.tell_duplicate(asked, original))
@@ -120,6 +126,10 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell how a trial ended. Errors are told by ``StudyCallback``, which has their text."""
         if error or trial_id not in self.live:
+            return
+        if verdict := self.verdicts.pop(trial_id, None):
+            report = (result or {}).get("rung", [None])[0]
+            self._end(trial_id, lambda asked: self.database.leave(asked, verdict, report))
             return
         if result is None or "record" not in result:
             self.end_without_result(trial_id, "exception", "the trial ended without a record")
@@ -164,6 +174,8 @@ class StudySearcher(Searcher):
             for twin in self._twins.pop(asked.number, []):
                 if record["state"] == "COMPLETE":
                     self._finish(self.database.tell_duplicate(twin, asked.number))
+                elif record["state"] == "PRUNED":
+                    self._finish(self.database.leave(twin, record["message"], None))
                 else:
                     self._finish(self.database.fail(twin, record["cause"], f"same point as {asked.number}"))
         except GsSearchError as error:

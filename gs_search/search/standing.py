@@ -27,6 +27,8 @@ class Standing:
     total: int
     front: tuple[int, ...]
     """Numbers of the trials on the front."""
+    infeasible: tuple[int, ...] = ()
+    """Numbers of the complete trials that miss a constraint."""
     hypervolume: float | None
     """Share of the box between zero and the reference point that the front dominates, 0..1; None without
     baselines."""
@@ -49,13 +51,15 @@ class Baselines:
 
 
 def standing(database: StudyDatabase, baselines: Baselines, total: int, workers: int) -> Standing:
-    """Judge all complete trials of the database.
+    """Judge all complete trials of the database; those that miss a constraint are on no front.
 
     Args:
         total: finished trials to reach.
         workers: trials at once.
     """
-    complete = [t for t in database.trials() if t.state == TrialState.COMPLETE]
+    trials = database.trials()
+    infeasible = tuple(t.number for t in database.feasibility.infeasible(trials))
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.number not in infeasible]
     points = np.array([t.values for t in complete], np.float64).reshape(len(complete), 3)
     front = tuple(complete[index].number for index in front_indices(points))
     volume = None
@@ -64,4 +68,4 @@ def standing(database: StudyDatabase, baselines: Baselines, total: int, workers:
     done = database.counted()
     usual = database.usual_seconds()
     left = None if usual is None else usual * math.ceil(max(0, total - done) / workers)
-    return Standing(done=done, total=total, front=front, hypervolume=volume, seconds_left=left)
+    return Standing(done=done, total=total, front=front, infeasible=infeasible, hypervolume=volume, seconds_left=left)

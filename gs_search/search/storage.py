@@ -16,16 +16,31 @@ import optuna
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.front import OBJECTIVES
 
-__all__ = ["NoStudyYet", "check_file", "open_study", "patiently", "quiet"]
+__all__ = [
+    "NOT_COUNTED", "Damaged", "NoStudyYet", "check_file", "close_study", "damage", "is_counted", "open_study",
+    "patiently", "quiet",
+]  # fmt: skip
 
 PATIENCE_S = 60.0
 """How long a database that cannot be written is waited for."""
+
+NOT_COUNTED = ("requeue", "warm_start")
+"""User attributes of trials that wait for another attempt, or came from an earlier study."""
 
 T = TypeVar("T")
 
 
 class NoStudyYet(BadInput):
     """The database is there, or about to be, but not the study."""
+
+
+class Damaged(BadInput):
+    """The file of the database is not as SQLite left it."""
+
+
+def is_counted(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial is one of the finished ones that a study has so many of."""
+    return trial.state.is_finished() and not any(map(trial.user_attrs.get, NOT_COUNTED))
 
 
 @contextmanager
@@ -38,23 +53,45 @@ def quiet() -> Iterator[None]:
 
 
 def check_file(path: Path) -> None:
-    """Refuse a SQLite file that is damaged, before anything is built on it."""
+    """Refuse a SQLite file that is damaged, before anything is built on it.
+
+    Raises:
+        Damaged: it is; the line says in which way, and leaves it to the caller to say what to do.
+        BadInput: it cannot be opened or is locked.
+    """
     if not path.exists() or path.stat().st_size == 0:  # a run may die just after making the file
         return
+    try:
+        problem = damage(path)
+    except sqlite3.OperationalError as error:
+        raise BadInput(f"{path}: the study database cannot be opened ({error})") from None
+    if problem:
+        raise Damaged(f"{path}: the study database is damaged ({problem})")
+
+
+def damage(path: Path) -> str | None:
+    """Say what is wrong with a SQLite file, in a few words, or return None; raises sqlite3.OperationalError.
+
+    It reads every page: a lost header, a file cut short and overwritten pages show.
+    """
     try:
         # Not mode=ro: a run that was killed in the middle of a commit left a journal, which SQLite now rolls back.
         uri = f"file:{quote(str(path.resolve()))}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
-            verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            # Some milliseconds; unlike quick_check it compares the indexes with the tables too.
+            verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+            page = int(connection.execute("PRAGMA page_size").fetchone()[0])
     except sqlite3.OperationalError as error:
-        raise BadInput(f"{path}: the study database cannot be opened ({error})") from None
+        if "unsupported file format" not in str(error):  # a number in the header that no SQLite writes
+            raise
+        return str(error)
     except sqlite3.DatabaseError as error:
-        verdict = str(error)
+        return " ".join(str(error).split())
     if verdict != "ok":
-        raise BadInput(
-            f"{path}: the study database is damaged ({' '.join(verdict.split())}); restore a copy of it, or "
-            "start in another folder with --out (trials/ still has every result)"
-        )
+        # Below a heading that names the database; one line is enough to say that something is wrong.
+        return verdict.splitlines()[-1].strip()
+    # SQLite reads a last page that is cut off as if zeros followed.
+    return "its last page is cut off" if path.stat().st_size % page else None
 
 
 def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optuna.Study:
@@ -92,6 +129,14 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
         if not read_only and study.metric_names is None:
             study.set_metric_names(list(OBJECTIVES))
     return study
+
+
+def close_study(study: optuna.Study) -> None:
+    """Let go of the database, so that its file can be moved; the study cannot be used any more."""
+    storage: Any = study._storage
+    backend = getattr(storage, "_backend", storage)  # Optuna puts a cache before it
+    backend.remove_session()
+    backend.engine.dispose()
 
 
 def _engine(where: Path | str) -> tuple[str, dict[str, Any]]:

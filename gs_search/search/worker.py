@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ HEARTBEAT_S = 1.0
 
 
 class TrialWorker(Trainable):
-    """Tune's view of a trial: one step, which ends it."""
+    """Tune's view of a trial: a step to each rung, and one that ends it."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Read the study of the run folder; later trials of this process find it, and torch, in memory."""
@@ -41,17 +41,33 @@ class TrialWorker(Trainable):
         self._folder = RunFolder(Path(config["folder"]))
         self._study = load_resolved(self._folder.resolved_yaml)
         self._asked = _asked(config)
+        self._trial: Generator[dict[str, Any], None, dict[str, Any]] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
         self._asked = _asked(new_config)
+        self._leave()
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the trial; ``record`` is its ``result.json``."""
-        record = run_one(self.config["function"], self._asked, self._study, self._folder)
-        # In a list, because Tune flattens nested dictionaries.
-        return {"record": [record], "done": True}
+        """Run the trial as far as its next rung, or to its end; ``record`` is its ``result.json``."""
+        if self._trial is None:
+            self._trial = run_in_rungs(self.config["function"], self._asked, self._study, self._folder)
+        # Both in a list, because Tune flattens nested dictionaries.
+        try:
+            return {"rung": [next(self._trial)], "done": False}
+        except StopIteration as end:
+            self._trial = None
+            return {"record": [end.value], "done": True}
+
+    def cleanup(self) -> None:
+        """Forget a trial that was left at a rung."""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a trial is repeated whole."""
@@ -65,10 +81,24 @@ def _asked(config: Mapping[str, Any]) -> Asked:
 
 
 def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) -> dict[str, Any]:
+    """``run_in_rungs`` to the end."""
+    trial = run_in_rungs(function, asked, study, folder)
+    while True:
+        try:
+            next(trial)
+        except StopIteration as end:
+            record: dict[str, Any] = end.value
+            return record
+
+
+def run_in_rungs(
+    function: str, asked: Asked, study: StudyConfig, folder: RunFolder
+) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """Run one trial to a record, which is on disk when this returns. Raises nothing that the trial causes.
 
     Args:
-        function: ``module:name``; imported here, so that an import that fails is one of the trial's errors.
+        function: ``module:name`` of a trial: a generator that pauses at rungs, or a plain function. Imported here, so
+            that an import that fails is one of the trial's errors.
     """
     place = folder.trial(asked.number)
     place.mkdir(parents=True, exist_ok=True)
@@ -84,6 +114,8 @@ def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) 
             seed=asked.seed,
             on_progress=_heartbeat(folder, place),
         )
+        if isinstance(result, Generator):
+            result = yield from result
         record: dict[str, Any] = result.to_json()
         if problem := objective_problem(record):
             raise TrialFailed("nan", problem)

@@ -46,7 +46,8 @@ def test_a_failure_says_why() -> None:
 
 def test_a_duplicate_and_a_stopped_trial_are_named() -> None:
     assert "same point as trial 1" in line({**GOOD, "duplicate_of": 1})
-    assert "stopped early" in line({"number": 3, "state": "PRUNED", "objectives": None})
+    record = {"number": 3, "state": "PRUNED", "objectives": None, "message": "trial 1 is nearer"}
+    assert "stopped: trial 1 is nearer" in line(record)
 
 
 def test_no_escape_codes_in_a_log_file() -> None:

@@ -20,6 +20,7 @@ from gs_search.config import StudyConfig
 from gs_search.errors import BadInput, DataError, GsSearchError, StudyBusy
 from gs_search.runfolder import RunFolder
 from gs_search.search import runner
+from gs_search.search.backup import finished_in
 from gs_search.search.database import open_database
 from gs_search.search.progress import Progress
 from gs_search.search.runner import StudySummary, run_study
@@ -97,7 +98,9 @@ def test_a_study_runs_to_its_total_and_then_has_nothing_to_do(
     assert (status["finished"], status["total"], status["running"], status["live"]) == (6, 6, False, [])
     assert status["front"] == list(summary.front) and status["hypervolume"] == summary.hypervolume
     found = {p.name for p in folder.path.iterdir()} - {"lock"}
-    assert found == {"study.yaml", "search_space.yaml", "resolved.yaml", "study.db", "teacher", "trials"}
+    files = {"study.yaml", "search_space.yaml", "resolved.yaml", "study.db", "study.db.backup"}
+    assert found == {*files, "teacher", "trials"}
+    assert finished_in(folder.backup, "engine") == 6, "the copy has all"
     assert not (tmp_path / "home").exists(), "nothing is written outside the run folder"
 
     monkeypatch.setattr(runner, "local_ray", None)  # a second run must not even start Ray
@@ -251,3 +254,34 @@ def test_runs_in_another_thread_leave_the_signals_alone(make_study: MakeStudy) -
     thread.join()
     assert endings == ["finished"]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@pytest.mark.parametrize("rule", ["pareto", "off"])
+def test_dominated_trials_are_left_at_their_rung(make_study: MakeStudy, rule: str) -> None:
+    shares = [0.2, 0.4]
+    start_points = [
+        {"target_gflops_ratio": share, "weight_bits": 8, "sparsity_multiplier": worse}
+        for worse in (0.0, 1.0, 0.1)
+        for share in shares
+    ]
+    space = {**SPACE, "sparsity_multiplier": {"type": "float", "low": 0.0, "high": 2.0}}
+    stopping = {"rule": rule, "margin_db": 0.5}
+    config, folder = make_study(space, start_points=start_points, stopping=stopping, workers=1)
+    summary, watcher = run(config, folder, "in_rungs")
+    left = 2 if rule == "pareto" else 0
+    assert summary.states == {**OPTUNA_STATES, "COMPLETE": 6 - left, "PRUNED": left}
+    assert summary.finished == 6
+    status = study_status(folder)
+    assert status["stopped"] == ({"0": 2} if left else {})
+    assert status["agreement"]["0"]["trials"] == 6 - left
+    if left:
+        record = folder.results()[3]
+        assert (record["state"], record["cause"], record["objectives"]) == ("PRUNED", "dominated", None)
+        assert record["partial"]["step"] == 0 and record["message"].startswith("at 0 steps trial 1 is")
+        assert "stopped: at 0 steps trial 1" in watcher.text
+        # What was told is known to the next run, too.
+        again = {"target_gflops_ratio": 0.4, "weight_bits": 8, "sparsity_multiplier": 1.5}
+        database = open_database(folder, config)
+        database.study.enqueue_trial(again)
+        summary, _ = run(config, folder, "in_rungs", trials=7)
+        assert summary.states["PRUNED"] == 3 and summary.states["RUNNING"] == 0

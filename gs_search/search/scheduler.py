@@ -1,0 +1,31 @@
+"""Tune's side of Pareto-aware stopping; the rule itself is in ``rungs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from gs_search.search.rungs import Rungs, Verdict
+from gs_search.search.searcher import StudySearcher
+
+__all__ = ["ParetoStopping"]
+
+
+class ParetoStopping(FIFOScheduler):
+    """Stops a trial at a rung where another one dominates it; the searcher tells the study why."""
+
+    def __init__(self, rungs: Rungs, searcher: StudySearcher) -> None:
+        super().__init__()
+        self.rungs, self.searcher = rungs, searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Judge a trial that pauses at a rung."""
+        asked = self.searcher.live.get(trial.trial_id)
+        if "rung" not in result or asked is None:
+            return str(TrialScheduler.CONTINUE)
+        verdict: Verdict | None = self.rungs.judge(asked.number, result["rung"][0])
+        if verdict is None:
+            return str(TrialScheduler.CONTINUE)
+        self.searcher.verdicts[trial.trial_id] = verdict
+        return str(TrialScheduler.STOP)
