@@ -121,7 +121,7 @@ def group_factors(graph: ChannelGraph, scores: Mapping[str, Tensor]) -> dict[str
 
     The square root of ``sqrt(mean score^2 / multiply-adds of a channel)``, over its geometric mean over groups. Scores
     must compare across groups, as ``taylor_scores`` do. The square root, because scores say what the *first* channel
-    to go costs: taken whole they empty cheap groups (``benchmarks/README.md``).
+    to go costs: taken whole they empty cheap groups (``benchmarks.walk``).
     """
     worth = {}
     for name, group in graph.groups.items():

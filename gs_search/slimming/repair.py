@@ -54,7 +54,7 @@ BLOCK = 192
 
 IN_TURN_BITS = 3
 """Widest weights that are rounded one after the other, later ones making up for earlier ones: of 4 bits and more
-nothing is gained (``benchmarks/README.md``)."""
+nothing is gained (``benchmarks.walk``)."""
 
 OUTPUT_BITS = 8
 """What an integer device keeps of a convolution's output."""
