@@ -193,10 +193,15 @@ def _run(
         except StopIteration as end:
             slimmed: Slimmed = end.value
             break
-        except CheckpointError as error:  # of a run with other data or another version: of no use to this one
-            log(f"started anew: {error}")
+        except TrialFailed:  # its own doing: it would fail again
             checkpoint.unlink(missing_ok=True)
-            yield from ()
+            raise
+        except CheckpointError as error:
+            if not checkpoint.is_file():  # another file, as of a perceptual network
+                raise
+            # Damaged, or of a run with other data or another version: of no use to this one.
+            log(f"started anew: {error}")
+            checkpoint.unlink()
             return (yield from _run(point, config, folder, place, number, seed, clock, log, on_progress))
         notes = rung.notes
         notes |= found
@@ -209,7 +214,11 @@ def _run(
         }
         notes["rungs"] = [*notes.get("rungs", []), report]
         log(f"rung of {rung.step} steps: {report['psnr_to_teacher']:.2f} dB, {report['gflops']:.4g} GFLOPs")
-        yield report
+        try:
+            yield report
+        except GeneratorExit:  # left here for good
+            checkpoint.unlink(missing_ok=True)
+            raise
     notes = slimmed.notes
     log(f"trained; {slimmed.macs_share:.3f} of the multiply-adds")
     tensors = save_student(place / "student.safetensors", slimmed.network, ground.architecture)

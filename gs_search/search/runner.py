@@ -226,8 +226,8 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
         run.database, total=run.total, deadline=run.deadline, interrupted=interrupted, on_finish=on_finish
     )
     rungs = Rungs(run.config.stopping.rule, run.config.stopping.margin_db)
-    for record in run.folder.results():
-        rungs.remember(int(record["number"]), record.get("rungs") or ())
+    for trial in run.database.trials():
+        rungs.remember(trial.number, (run.database.read_result(trial.number) or {}).get("rungs") or ())
     try:
         tune.run(
             TrialWorker,

@@ -193,7 +193,7 @@ def slim_in_rungs(
             save_state(checkpoint, run.state_dict(), identity)
         if run.done in run.ends[1:-1]:
             yield run.rung()
-            run.next_stretch()
+            run.start_stretch()
     return run.result()
 
 
@@ -238,9 +238,10 @@ class _Run:
         """Start anew, with the whole network."""
         self.rate_factor = rate_factor
         attach_quantizers(self.teacher.graph, self.network, self.settings, self.targets.pictures[:4])
-        self._train()
+        self.start_stretch()
 
-    def _train(self) -> None:
+    def start_stretch(self) -> None:
+        """Begin training up to the next rung, or the end, with a schedule of its own."""
         sparse = self.phase == "slim"
         begun = 0 if sparse else max(end for end in self.ends if end <= self.done)
         end = self.slim_steps if sparse else min((e for e in self.ends if e > self.done), default=self.done)
@@ -270,10 +271,6 @@ class _Run:
         self.curve.append(row)
         return row
 
-    def next_stretch(self) -> None:
-        """Go on from a rung."""
-        self._train()
-
     def rung(self) -> Rung:
         graph = self.teacher.graph
         share = graph.macs(self.alive) / graph.macs(graph.all_alive())
@@ -290,7 +287,7 @@ class _Run:
         if on_repaired is not None:
             self.rate_factor = on_repaired(student)
         self.network, self.phase = student, "recover"
-        self._train()
+        self.start_stretch()
 
     def _parity(self, student: nn.Module) -> Parity:
         pictures = self.targets.pictures[:2]
@@ -316,8 +313,11 @@ class _Run:
             landed = cut_to_target(graph, scores, settings.target_gflops_ratio, rules)
         elif settings.schedule == "at_once":
             landed = cut(graph, scores, settings.sparsity_weight or 0.0, rules)
-        else:  # nothing but the rounding of widths is left to do
-            landed = cut(graph, {name: mask.astype(float) for name, mask in self.alive.items()}, 0.5, rules)
+        elif settings.round_to == 1:
+            return self.alive
+        else:  # the multipliers have had their say: only widths are rounded
+            even = dataclasses.replace(rules, multipliers=dict.fromkeys(rules.multipliers, 1.0))
+            landed = cut(graph, {name: mask.astype(float) for name, mask in self.alive.items()}, 0.5, even)
         return landed if settings.round_to > 1 else {name: landed[name] & self.alive[name] for name in landed}
 
     def result(self) -> Slimmed:
@@ -357,7 +357,7 @@ class _Run:
             mask_(graph, self.network, self.alive)  # the norms' statistics: scales are zero already
         self.adversary.load_state_dict(state["adversary"])
         finished = self.phase == "recover" and self.done in self.ends  # at a rung: a new stretch begins
-        self._train()
+        self.start_stretch()
         if not finished:
             self.training.load_state_dict(state["training"])
         torch.set_rng_state(state["random"].cpu())

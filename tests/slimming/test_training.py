@@ -185,3 +185,23 @@ def test_the_worse_a_student_is_the_higher_its_rates_may_be() -> None:
     assert [rate_factor(harm, p) for p in (15.0, 18.0, 21.0, 25.0, 26.0, 40.0)] == [1.0, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert rate_factor(harm) == 0.125
     assert rate_factor(harm[:2]) == 0.5  # nothing was harmless: the least harmful
+
+
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_multipliers_are_not_applied_once_more_at_the_landing(round_to: int) -> None:
+    """What the proximal steps left alive stays, however strongly its layers were pressed."""
+    teacher = random_teacher(16, 2)
+    lessons = RandomLessons(teacher)
+    targets = record_targets(teacher.network, lessons.inputs)
+    settings = SlimmingSettings(
+        schedule="proximal",
+        sparsity_weight=0.05,
+        steps=4,
+        round_to=round_to,
+        sparsity_multiplier={"body": 3.0, "stem": 0.0},
+    )
+    result = slim(teacher, settings, lessons, targets, seed=0)
+    for name, group in teacher.graph.groups.items():
+        assert result.alive[name].mean() > 0.5, name
+        if group.layers == "stem":
+            assert result.alive[name].all()
