@@ -15,7 +15,7 @@ from PIL import Image
 
 import gs_search.groundwork
 from gs_search.config import StudyConfig, load_study
-from gs_search.errors import TrialFailed
+from gs_search.errors import CheckpointError, TrialFailed
 from gs_search.measure.flops import count_flops
 from gs_search.runfolder import RunFolder
 from gs_search.slimming import load_student
@@ -152,6 +152,17 @@ def test_a_trial_that_was_killed_goes_on_under_another_number(
     first, second = (prepared.folder.trial(n) / "student.safetensors" for n in (0, 8))
     assert first.read_bytes() == second.read_bytes()
     assert list(prepared.folder.checkpoints.iterdir()) == []
+
+
+def test_another_files_damage_is_not_taken_for_the_checkpoints(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise CheckpointError("weights of the feature network: damaged")
+
+    monkeypatch.setattr("gs_search.trial.slim_in_rungs", lambda *a, **k: (broken() for _ in range(1)))
+    with pytest.raises(CheckpointError, match="feature network"):
+        run_trial(POINT, prepared.config, prepared.folder, number=9, seed=5)
 
 
 def test_pytorch_fids_own_command_agrees(prepared: Prepared, record: dict, tmp_path: Path) -> None:
