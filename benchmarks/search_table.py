@@ -1,0 +1,141 @@
+"""The table of real trials behind ``benchmarks.search``: points of the quickstart's space, trained.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.search_table [--points 160] [--keep]
+
+Each point of a Sobol sequence over ``search_spaces/quickstart.yaml``, its start points first, is trained with two
+seeds, in the study of ``studies/quickstart.yaml`` with rungs at 0, 50 and 125 of its 250 steps: at each of them what a
+trial tells there, and at the end the objectives, with the processor seconds so far (one thread; other work on the
+machine lengthens the wall time only). Half a minute a row; a stopped run continues, also with more points. ``--keep``
+puts the rows into ``benchmarks/data/quickstart_trials.jsonl``, which is committed and read by ``benchmarks.search``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.report import environment
+from benchmarks.rows import Case, Rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+STUDY = ROOT / "studies" / "quickstart.yaml"
+
+TABLE = ROOT / "benchmarks" / "data" / "quickstart_trials.jsonl"
+
+RUNGS = (50, 125)
+
+SEEDS = 2
+
+
+@click.command(help=__doc__)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="[default: runs/benchmarks/search_table]")
+@click.option("--points", default=160, show_default=True, help="Points in all, start points included.")
+@click.option("--processes", default=2, show_default=True, help="Rows at a time.")
+@click.option("--keep", is_flag=True, help="Write the committed table.")
+def main(out: Path | None, points: int, processes: int, keep: bool) -> None:
+    folder = out or Path("runs/benchmarks/search_table")
+    rows = Rows(folder, {"study": STUDY.name, "rungs": RUNGS})
+    ask = cases(points)
+    prepare(folder)
+    rows.measure(ask, functools.partial(measure, folder), processes=processes)
+    if keep:
+        write(TABLE, rows.of(ask), environment(study="quickstart", rungs=RUNGS, seeds=SEEDS))
+
+
+def cases(points: int) -> list[Case]:
+    """Both seeds of a point before the next point, so that a stopped run leaves whole points."""
+    return [{"point": index, "seed": seed} for index in range(points) for seed in range(SEEDS)]
+
+
+def points_of(space: Any, count: int) -> list[dict[str, Any]]:
+    """The start points, then a Sobol sequence over the space."""
+    import optuna
+
+    from gs_search.search.samplers import make_sampler
+    from gs_search.search.storage import quiet
+
+    names = [parameter.name for parameter in space.parameters]
+    found = [dict(point) for point in space.start_points[:count]]
+    with quiet():
+        study = optuna.create_study()
+        for turn in range(count - len(found)):
+            study.sampler = make_sampler("qmc", turn=turn, turn_seed=0, study_seed=0, parameters=names)
+            found.append(space.suggest(study.ask()))
+    return found
+
+
+def study_config() -> Any:
+    """The quickstart's study with rungs on the way."""
+    from gs_search.config import load_study
+
+    config = load_study(STUDY)
+    stopping = config.stopping.model_copy(update={"rungs": RUNGS})
+    return config.model_copy(update={"stopping": stopping, "device": "cpu"})
+
+
+def prepare(folder: Path) -> None:
+    """Make the run folder that rows share: teacher, reference statistics, lessons."""
+    from gs_search.runfolder import RunFolder
+    from gs_search.trial import prepare as prepare_study
+
+    run = RunFolder(folder / "run")
+    run.create(study_config())
+    prepare_study(study_config(), run, lambda line: click.echo(line, err=True))
+
+
+def measure(folder: Path, case: Case) -> dict[str, Any]:
+    """Train one point with one seed."""
+    from gs_search.errors import TrialFailed
+    from gs_search.groundwork import Groundwork
+    from gs_search.runfolder import RunFolder
+    from gs_search.trial import trial_in_rungs
+
+    config, run = study_config(), RunFolder(folder / "run")
+    point = points_of(config.space, case["point"] + 1)[-1]
+    number = SEEDS * case["point"] + case["seed"]
+    Groundwork.of(run, config)  # once a process
+    start, rungs = time.process_time(), []
+    trial = trial_in_rungs(point, config, run, number=number, seed=case["seed"])
+    try:
+        while True:
+            told = next(trial)
+            rungs.append({**told, "seconds": time.process_time() - start})
+    except StopIteration as end:
+        record = end.value.to_json()
+    except TrialFailed as failure:
+        return {"parameters": point, "rungs": rungs, "failed": failure.cause, "seconds": time.process_time() - start}
+    kept = {name: record[name] for name in ("objectives", "kid", "psnr_to_teacher", "params", "peak_memory_mb")}
+    return {"parameters": point, "rungs": rungs, **kept, "seconds": time.process_time() - start}
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]], told: str) -> None:
+    """The rows, after one line that says where they come from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"measured": told, "rungs": [0, *RUNGS]}), *(json.dumps(_short(row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read(path: Path = TABLE) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Heading and rows of the table."""
+    heading, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return heading, rows
+
+
+def _short(value: Any) -> Any:
+    """With six digits a number, which is more than two seeds agree on."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {name: _short(item) for name, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main()
