@@ -14,7 +14,6 @@ import statistics
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -25,7 +24,7 @@ from gs_search.front import OBJECTIVES
 from gs_search.search.backup import ways_out
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.samplers import make_sampler
-from gs_search.search.storage import Damaged, NoStudyYet, check_file, is_counted, open_study, patiently, quiet
+from gs_search.search.storage import Damaged, NoStudyYet, at_once, check_file, is_counted, open_study, patiently, quiet
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -39,7 +38,7 @@ ATTRIBUTES = (
     "key", "seed", "cause", "message", "duplicate_of", "kid", "psnr_to_teacher", "params", "macs_paper",
     "latency_ms", "steps", "seconds", "peak_memory_mb", "warm_start",
 )  # fmt: skip
-"""Fields of a result that Optuna's own tools show beside its values; each costs one database commit."""
+"""Fields of a result that Optuna's own tools show beside its values."""
 
 MAX_DEATHS = 3
 """A point whose run died this often, driver and all, is not tried again: it may be what kills."""
@@ -167,17 +166,18 @@ class StudyDatabase:
         # A sampler made anew for each turn, seeded by the turn, makes the list of proposals a function of the
         # study seed and of what is known: a continued run neither repeats start-up points nor differs from an
         # undisturbed one.
-        self.study.sampler = sampler = self.next_sampler()
         with quiet():
-            trial = patiently(self.study.ask)
-            if isinstance(sampler, optuna.samplers.BaseGASampler):
-                # Optuna leaves queued points without a generation, and start points would never be parents.
-                patiently(lambda: sampler.get_trial_generation(self.study, self.trials()[trial.number]))
             # A start point may lie beyond what max_gflops leaves of the space; ``refuse`` answers it.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
-            space = self.feasibility.space()
-            point = patiently(lambda: space.suggest(trial))
-        return self._asked(trial.number, point)
+            return at_once(self.study, self._ask)
+
+    def _ask(self) -> Asked:
+        self.study.sampler = sampler = self.next_sampler()
+        trial = self.study.ask()
+        if isinstance(sampler, optuna.samplers.BaseGASampler):
+            # Optuna leaves queued points without a generation, and start points would never be parents.
+            sampler.get_trial_generation(self.study, self.trials()[trial.number])
+        return self._asked(trial.number, self.feasibility.space().suggest(trial))
 
     def next_sampler(self) -> optuna.samplers.BaseSampler:
         """Make the sampler of the next proposal."""
@@ -209,19 +209,21 @@ class StudyDatabase:
         trial = self.trials()[number]
         if trial.state != TrialState.RUNNING:
             return
-        for name, value in told_attributes(record).items():
-            if trial.user_attrs.get(name) != value:
-                self._attribute(trial, name, value)
         violated = self.feasibility.violations(record)
         if violated and record.get("constraints") != violated:
             self.write_result({**record, "constraints": violated})
-        for name, share in constraint_attributes(violated).items():
-            storage = self.study._storage  # what Trial.set_constraint does; the live trial is gone
-            patiently(partial(storage.set_trial_system_attr, trial._trial_id, name, share))
-        state, values = TrialState[record["state"]], told_values(record)
-        patiently(lambda: self.study.tell(number, values, state=state))
-        if state == TrialState.COMPLETE and record.get("duplicate_of") is None:
+        at_once(self.study, lambda: self._tell(trial, record, violated))
+        if record["state"] == "COMPLETE" and record.get("duplicate_of") is None:
             self.records.setdefault(record["key"], number)
+
+    def _tell(self, trial: FrozenTrial, record: Mapping[str, Any], violated: Mapping[str, float]) -> None:
+        storage = self.study._storage  # the live trial is gone
+        for name, value in told_attributes(record).items():
+            if trial.user_attrs.get(name) != value:
+                storage.set_trial_user_attr(trial._trial_id, name, value)
+        for name, share in constraint_attributes(violated).items():  # what Trial.set_constraint does
+            storage.set_trial_system_attr(trial._trial_id, name, share)
+        self.study.tell(trial.number, told_values(record), state=TrialState[record["state"]])
 
     def tell_duplicate(self, asked: Asked, original: int) -> dict[str, Any]:
         """Answer a point from the record of the trial that had it first; return the new record."""
@@ -321,20 +323,11 @@ class StudyDatabase:
         repeated = {t.user_attrs.get("retry_of") for t in trials}
         queued = []
         for trial in trials:
-            params = self._owed(trial)
-            if params and trial.user_attrs.get("requeue") and trial.number not in repeated:
+            if trial.params and trial.user_attrs.get("requeue") and trial.number not in repeated:
                 attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
-                self.enqueue(params, user_attrs=attributes)
+                self.enqueue(dict(trial.params), user_attrs=attributes)
                 queued.append(trial.number)
         return queued
-
-    def _owed(self, trial: FrozenTrial) -> dict[str, Any]:
-        """Parameters with which a trial is to be repeated; none if its turn proposes the same ones by itself."""
-        space = self.config.space
-        if all(parameter.name in trial.params for parameter in space.active({**space.constants, **trial.params})):
-            return dict(trial.params)
-        # It died while it was being proposed; what it had from the queue is noted, what the sampler drew is not.
-        return dict(trial.system_attrs.get("fixed_params", {}))
 
     # --- storage
 

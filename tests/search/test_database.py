@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from engine_studies import SMALL, MakeStudy, complete, record_of, state_counts
 from optuna.trial import TrialState
 from stand_ins import objectives
@@ -112,24 +113,80 @@ def test_d3_a_trial_that_died_with_its_run_fails_and_is_repeated(make_study: Mak
     assert database.read_result(0)["cause"] == "killed"
 
 
+class Killed(BaseException):
+    """As if the process ended there."""
+
+
 @pytest.mark.parametrize("queued", [False, True])
-def test_a_trial_that_died_while_it_was_proposed_is_proposed_again(queued: bool, make_study: MakeStudy) -> None:
+def test_a_run_that_dies_while_it_proposes_has_not_proposed(
+    queued: bool, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start_points = [{"target_gflops_ratio": 0.25, "weight_bits": 8}] * queued
     config, folder = make_study(start_points=start_points, sampler="random")
-    database = open_database(folder, config)
-    database.enqueue_start_points()
-    half_way = database.study.ask()
-    half_way.suggest_float("target_gflops_ratio", 0.05, 0.9, log=True)
+    calm = RunFolder(folder.path.parent / "calm")
+    calm.create(config)
+    undisturbed = open_database(calm, config)
+    undisturbed.enqueue_start_points()
+    expected = undisturbed.ask()
 
     database = open_database(folder, config)
     database.enqueue_start_points()
-    database.settle("killed", "the run died")
-    assert database.requeue() == ([0] if queued else [])
-    assert database.counted() == 0
-    again = database.ask()
-    assert not queued or again.point == start_points[0]
-    complete(database, again)
-    assert state_counts(database) == {"COMPLETE": 1, "FAIL": 1}
+    suggest = optuna.Trial.suggest_categorical
+
+    def dies(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr(optuna.Trial, "suggest_categorical", dies)
+    with pytest.raises(Killed):
+        database.ask()
+    monkeypatch.setattr(optuna.Trial, "suggest_categorical", suggest)
+    before = {"WAITING": 1} if queued else {}
+    assert state_counts(open_database(folder, config)) == state_counts(database) == before, "neither disk nor cache"
+    assert (again := database.ask()) == expected and again.number == 0
+
+
+def test_a_run_that_dies_while_it_tells_tells_from_the_file(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = make_study()
+    database = open_database(folder, config)
+    asked = database.ask()
+    database.write_result(record_of(database, asked))
+    tell = optuna.Study.tell
+
+    def dies(self: optuna.Study, *arguments: Any, **options: Any) -> Any:
+        tell(self, *arguments, **options)
+        raise Killed
+
+    monkeypatch.setattr(optuna.Study, "tell", dies)
+    with pytest.raises(Killed):
+        database.tell(record_of(database, asked))
+    monkeypatch.setattr(optuna.Study, "tell", tell)
+    again = open_database(folder, config)
+    assert state_counts(again) == state_counts(database) == {"RUNNING": 1} and again.trials()[0].user_attrs == {}
+    assert again.settle("killed", "it died") == [] and state_counts(again) == {"COMPLETE": 1}
+
+
+def test_a_trial_costs_two_writing_transactions(make_study: MakeStudy) -> None:
+    """Each waits for the disk; Optuna by itself makes one for every parameter and attribute."""
+    config, folder = make_study()
+    database = open_database(folder, config)
+    storage: Any = database.study._storage
+    unsaved, saved = list[str](), list[int]()
+
+    def executes(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        unsaved.extend([statement] * (statement.split()[0] in ("INSERT", "UPDATE", "DELETE")))
+
+    def commits(_: Any) -> None:
+        saved.extend([len(unsaved)] * bool(unsaved))
+        unsaved.clear()
+
+    sqlalchemy.event.listen(storage._backend.engine, "before_cursor_execute", executes)
+    sqlalchemy.event.listen(storage._backend.engine, "commit", commits)
+    asked = database.ask()
+    assert len(saved) == 1 and saved[0] >= 1 + len(asked.point)
+    complete(database, asked)
+    assert len(saved) == 2 and saved[1] >= 4, "attributes, values and the state"
 
 
 def test_a_result_on_disk_is_told_although_the_run_died_before_it_could(make_study: MakeStudy) -> None:
