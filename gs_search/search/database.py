@@ -24,7 +24,8 @@ from gs_search.front import OBJECTIVES
 from gs_search.search.backup import ways_out
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.samplers import make_sampler
-from gs_search.search.storage import Damaged, NoStudyYet, at_once, check_file, is_counted, open_study, patiently, quiet
+from gs_search.search.storage import Damaged, NoStudyYet, check_file, is_counted, open_study, patiently, quiet
+from gs_search.search.transaction import add_user_attributes, transaction
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -169,9 +170,13 @@ class StudyDatabase:
         with quiet():
             # A start point may lie beyond what max_gflops leaves of the space; ``refuse`` answers it.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
-            return at_once(self.study, self._ask)
+            return patiently(self._ask)
 
     def _ask(self) -> Asked:
+        with transaction(self.study):
+            return self._proposed()
+
+    def _proposed(self) -> Asked:
         self.study.sampler = sampler = self.next_sampler()
         trial = self.study.ask()
         if isinstance(sampler, optuna.samplers.BaseGASampler):
@@ -205,25 +210,31 @@ class StudyDatabase:
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """Enter the ending that ``record``, a ``result.json``, describes; telling twice changes nothing."""
-        number = int(record["number"])
-        trial = self.trials()[number]
-        if trial.state != TrialState.RUNNING:
-            return
         violated = self.feasibility.violations(record)
-        if violated and record.get("constraints") != violated:
-            self.write_result({**record, "constraints": violated})
-        at_once(self.study, lambda: self._tell(trial, record, violated))
-        if record["state"] == "COMPLETE" and record.get("duplicate_of") is None:
-            self.records.setdefault(record["key"], number)
+        if patiently(lambda: self._tell(record, violated)) and record["state"] == "COMPLETE":
+            if record.get("duplicate_of") is None:
+                self.records.setdefault(record["key"], int(record["number"]))
 
-    def _tell(self, trial: FrozenTrial, record: Mapping[str, Any], violated: Mapping[str, float]) -> None:
-        storage = self.study._storage  # the live trial is gone
-        for name, value in told_attributes(record).items():
-            if trial.user_attrs.get(name) != value:
-                storage.set_trial_user_attr(trial._trial_id, name, value)
-        for name, share in constraint_attributes(violated).items():  # what Trial.set_constraint does
-            storage.set_trial_system_attr(trial._trial_id, name, share)
-        self.study.tell(trial.number, told_values(record), state=TrialState[record["state"]])
+    def _tell(self, record: Mapping[str, Any], violated: Mapping[str, float]) -> bool:
+        """Say whether there was anything to tell."""
+        with transaction(self.study):
+            storage: Any = self.study._storage  # the live trial is gone
+            number = int(record["number"])
+            trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+            trial = storage.get_trial(trial_id)
+            if trial.state != TrialState.RUNNING:
+                return False
+            if violated and record.get("constraints") != violated:
+                self.write_result({**record, "constraints": violated})
+            attributes = told_attributes(record)
+            new = {name: value for name, value in attributes.items() if name not in trial.user_attrs}
+            add_user_attributes(self.study, trial_id, new)
+            for name in attributes.keys() - new.keys():
+                storage.set_trial_user_attr(trial_id, name, attributes[name])
+            for name, share in constraint_attributes(violated).items():  # what Trial.set_constraint does
+                storage.set_trial_system_attr(trial_id, name, share)
+            self.study.tell(number, told_values(record), state=TrialState[record["state"]])
+            return True
 
     def tell_duplicate(self, asked: Asked, original: int) -> dict[str, Any]:
         """Answer a point from the record of the trial that had it first; return the new record."""

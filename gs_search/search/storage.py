@@ -15,9 +15,10 @@ import optuna
 
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.front import OBJECTIVES
+from gs_search.search.transaction import StudyStorage
 
 __all__ = [
-    "NOT_COUNTED", "Damaged", "NoStudyYet", "at_once", "check_file", "close_study", "damage", "is_counted", "open_study",
+    "NOT_COUNTED", "Damaged", "NoStudyYet", "check_file", "close_study", "damage", "is_counted", "open_study",
     "patiently", "quiet",
 ]  # fmt: skip
 
@@ -108,7 +109,8 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
     with quiet():
         try:
             url, options = _engine(where)
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=read_only)
+            backend = optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=read_only)
+            storage = StudyStorage(backend)
             if read_only:
                 study = optuna.load_study(study_name=name, storage=storage)
             else:
@@ -150,50 +152,6 @@ def _engine(where: Path | str) -> tuple[str, dict[str, Any]]:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=60, check_same_thread=False)
-
-
-def at_once(study: optuna.Study, action: Callable[[], T]) -> T:
-    """Do ``action``, which reads and writes a study, in one transaction, and ``patiently``.
-
-    Optuna commits each parameter and each attribute: some fifteen times a trial, and each of them waits for the
-    disk. And a process that is killed between two of them leaves half a trial. Here all of it gets in, or nothing.
-    """
-
-    def attempt() -> T:
-        with _transaction(study):
-            return action()
-
-    return patiently(attempt)
-
-
-@contextmanager
-def _transaction(study: optuna.Study) -> Iterator[None]:
-    from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.orm import scoped_session, sessionmaker
-
-    backend: Any = getattr(study._storage, "_backend", study._storage)
-    if not isinstance(backend, optuna.storages.RDBStorage):  # in memory there are no transactions
-        yield
-        return
-    sessions = backend.scoped_session
-    try:
-        # SQLAlchemy's recipe for joining a session into an external transaction: Optuna's own commits become
-        # flushes, its rollbacks stay what they are.
-        with backend.engine.begin() as connection:
-            joined = scoped_session(sessionmaker(bind=connection, join_transaction_mode="rollback_only"))
-            backend.scoped_session = joined
-            try:
-                yield
-            finally:
-                backend.scoped_session = sessions
-                joined.remove()
-    except BaseException as error:
-        # Optuna's cache may hold what was rolled back.
-        study._storage = optuna.storages.get_storage(backend)
-        study._thread_local.cached_all_trials = None
-        if isinstance(error, SQLAlchemyError):
-            raise optuna.exceptions.StorageInternalError(f"no transaction: {type(error).__name__}") from error
-        raise
 
 
 def patiently(action: Callable[[], T]) -> T:
