@@ -18,7 +18,7 @@ SHOWN = 5  # members of the front, spread from the cheapest to the dearest
 WIDTH = 1240
 STYLE = """
     main > :not([aria-labelledby=front], [aria-labelledby=pictures]), header, footer { display: none !important; }
-    .space, .reading, h2, .note { display: none !important; }
+    .space, .costs, .chips, .reading, h2, .note { display: none !important; }
     body { background: white; } main { padding: 12px; max-width: none; }
     section { margin: 0 0 12px; } .plot { height: 340px; }
     .strip img { border-radius: 0; }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ TEACHER = {
     "params": 282_627,
 }
 BODY_BITS = (8, 6, 4)
+FIRST_START = datetime(2026, 11, 23, 10, tzinfo=timezone.utc)
 
 
 def write_run(path: Path, *, trials: int = 24, image_px: int = 64, failures: bool = True) -> RunFolder:
@@ -50,6 +52,7 @@ def write_run(path: Path, *, trials: int = 24, image_px: int = 64, failures: boo
         if ending is None:
             damage = record["objectives"]["fid"] - TEACHER["fid"]
             samples(image_px, damage).save(folder.trial(number) / "samples.png")
+            folder.write_text(folder.trial(number) / "curve.csv", curve(number))
     return folder
 
 
@@ -102,14 +105,18 @@ def result(number: int, ending: str | None = None) -> dict[str, Any]:
         "seed": 1000 + number,
         "objectives": None,
         "protocol": PROTOCOL,
-        "started": f"2026-11-23T10:{number:02d}:00+00:00",
+        "started": (FIRST_START + timedelta(seconds=10 * number)).isoformat(),
         "versions": {"gs_search": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
     }
     if ending == "pruned":
+        report = {"step": 0, "psnr_to_teacher": 17.25, "gflops": 0.0912, "size_mb": 0.0731, "seconds": 4.5}
         return record | {
             "state": "PRUNED",
             "cause": "dominated",
             "message": "trial 3 is better in all objectives at rung 0",
+            "seconds": 4.5,
+            "rungs": [report],
+            "partial": report,
         }
     if ending:
         told = {
@@ -139,6 +146,8 @@ def result(number: int, ending: str | None = None) -> dict[str, Any]:
         },
         "kid": round(0.0213 + 0.0007 * loss, 6),
         "psnr_to_teacher": round(31 - 0.22 * loss, 3),
+        "psnr_before_training": round(29 - 0.22 * loss, 3),
+        "rungs": [{"step": 0, "psnr_to_teacher": round(29 - 0.22 * loss, 3), "gflops": gflops, "size_mb": 0.1}],
         "macs": int(1e9 * gflops),
         "macs_paper": int(1.1e9 * gflops),
         "params": int(TEACHER["params"] * ratio),
@@ -149,6 +158,15 @@ def result(number: int, ending: str | None = None) -> dict[str, Any]:
         "seconds": round(chance.uniform(14, 22), 2),
         "peak_memory_mb": round(chance.uniform(900, 1100), 1),
     }
+
+
+def curve(number: int) -> str:
+    """``curve.csv`` of one trial of 80 steps: pixel loss falls, the share of multiply-adds stays."""
+    chance = random.Random(number)
+    rows = ["step,phase,macs_share,pixel,adversarial"]
+    for step in range(10, 81, 10):
+        rows.append(f"{step},recover,0.5,{0.1 + 2 / step + 0.01 * chance.random()},{0.3 + 0.2 * chance.random()}")
+    return "\n".join(rows) + "\n"
 
 
 def samples(side: int, damage: float) -> Image.Image:

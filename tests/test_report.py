@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -16,13 +17,9 @@ import pytest
 from PIL import Image
 
 from gs_search.errors import BadInput, NothingFeasible
-from gs_search.front import dominates
 from gs_search.report import write_report
 from gs_search.report.content import Content, gather
-from gs_search.report.figures import front_pair, front_space
-from gs_search.report.labels import place_labels
-from gs_search.report.pictures import read_samples
-from gs_search.report.theme import DARK, LIGHT
+from gs_search.report.figures import page_figures
 from gs_search.runfolder import RunFolder
 from tests.synthetic_run import COLUMNS, GUTTER, TEACHER, write_run
 
@@ -86,17 +83,13 @@ def objectives(folder: RunFolder) -> dict[int, list[float]]:
     return {r["number"]: list(r["objectives"].values()) for r in folder.results() if r["objectives"]}
 
 
-def test_the_front_is_what_nothing_dominates(folder: RunFolder, content: Content) -> None:
-    points = objectives(folder)
-    expected = {n for n, a in points.items() if not any(dominates(b, a) for b in points.values())}
-    assert {student.number for student in content.front} == expected
-    assert [s.gflops for s in content.students] == sorted(s.gflops for s in content.students)
-    assert sum(student.is_knee for student in content.students) == 1
-    assert all(student.on_front for student in content.students if student.is_knee)
-
-
 def test_counts_and_endings(content: Content, page: Page) -> None:
     assert content.counts == {"COMPLETE": 21, "PRUNED": 1, "FAIL": 2}
+    front = len(content.front)
+    assert {kind: count for kind, count in content.kinds.items() if count} == {
+        "front": front, "dominated": 21 - front, "stopped": 1, "failed": 2,
+    }  # fmt: skip
+    assert f"Front ({front})" in page.words() and "Stopped early (1)" in page.words() and "Failed (2)" in page.words()
     assert [(ending.number, ending.cause) for ending in content.endings] == [
         (5, "nan"),
         (11, "dominated"),
@@ -104,27 +97,6 @@ def test_counts_and_endings(content: Content, page: Page) -> None:
     ]
     assert "24 trials: 21 finished, 1 stopped early, 2 failed." in page.words()
     assert "the loss became NaN at step 12 of 80" in page.words()
-
-
-def test_faithful_is_the_smallest_within_the_noise(content: Content) -> None:
-    limit = TEACHER["fid"] + 2 * 1.9
-    inside = [student for student in content.front if student.fid <= limit]
-    assert content.faithful is not None
-    assert content.faithful.size_mb == min(student.size_mb for student in inside)
-
-
-def test_bits_skip_layers_that_vanished(small: RunFolder) -> None:
-    layers = small.read_json(small.trial(0) / "result.json")["layers"]
-    for layer in layers:
-        if layer["group"] == "body":
-            layer["weight_bits"] = 4
-    layers[3] |= {"width": 0, "weight_bits": 32}
-    change(small, 0, layers=layers)
-    student = next(student for student in gather(small).students if student.number == 0)
-    assert student.bits("weight_bits") == "8-8-4-8-8"
-    assert student.bits("activation_bits") == "8"
-    kept, full = sum(layer["width"] for layer in layers), sum(layer["full_width"] for layer in layers)
-    assert student.width_share == pytest.approx(kept / full)
 
 
 def test_the_page_loads_nothing(html: str, page: Page) -> None:
@@ -136,95 +108,72 @@ def test_the_page_loads_nothing(html: str, page: Page) -> None:
     assert policies and "default-src 'none'" in str(policies[0]) and "connect-src" not in str(policies[0])
     style = html[html.index("<style>") : html.index("</style>")]
     assert "@import" not in style and "url(" not in style
-    assert [tag for tag, _ in page.tags].count("script") == 3
 
 
-def test_the_page_holds_plotly_and_valid_figures(html: str, content: Content) -> None:
-    assert "plotly.js v" in html
+def test_only_the_named_scripts_run(html: str, page: Page) -> None:
+    """The policy names plotly.js and the page's own script by hash, and nothing else; data does not run."""
+    scripts = [attributes for tag, attributes in page.tags if tag == "script"]
+    assert [attributes.get("type") for attributes in scripts] == ["application/json", "application/json", None, None]
+    texts = re.findall(r"<script>(.*?)</script>", html, re.S)
+    policy = next(str(a["content"]) for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    named = re.findall(r"'sha256-([^']+)'", policy)
+    assert named == [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    assert "'unsafe-inline'" not in policy[policy.index("script-src") : policy.index("style-src")]
+    assert "unsafe-eval" not in policy
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+
+
+def test_the_page_holds_plotly_once_and_valid_figures(html: str, content: Content) -> None:
+    assert html.count("plotly.js v") == 1
     found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.S)
     assert found
     figures = json.loads(found[1])
-    assert list(figures) == ["front-gflops", "front-size", "front-space"]
-    for themes in figures.values():
-        assert list(themes) == ["light", "dark"]
-        for figure in themes.values():
-            go.Figure(figure)  # Plotly refuses what it does not know
-    assert figures["front-gflops"]["light"] == json.loads(json.dumps(front_pair(content, "gflops", LIGHT)))
+    assert list(figures) == [
+        "front-gflops", "front-size", "front-costs", "front-space", "layers-width", "layers-bits", "hypervolume",
+        "timeline", "curves-pixel", "curves-adversarial", "rungs", "importance-fid", "importance-gflops",
+        "importance-size_mb",
+    ]  # fmt: skip
+    for name, figure in figures.items():
+        go.Figure(figure)  # Plotly refuses what it does not know
+        assert f'id="{name}"' in html
+    assert figures == json.loads(json.dumps(page_figures(content)))
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-@pytest.mark.parametrize("cost", ["gflops", "size_mb"])
-def test_a_pair_shows_every_trial_and_both_baselines(content: Content, cost: Any, theme: Any) -> None:
-    figure = front_pair(content, cost, theme)
-    traces = {trace["name"]: trace for trace in figure["data"] if "name" in trace}
-    shown = {
-        number[0]: (x, y)
-        for name in ("front", "dominated")
-        for number, x, y in zip(*(traces[name][key] for key in ("customdata", "x", "y")), strict=True)
-    }
-    assert shown == {s.number: (getattr(s, cost), s.fid) for s in content.students}
-    assert traces["teacher"]["x"] == [TEACHER[cost]] and traces["teacher"]["y"] == [TEACHER["fid"]]
-    assert set(traces["untranslated input"]["y"]) == {182.6}
-    band = traces["teacher ± 3.8: noise of FID"]["y"]
-    assert (min(band), max(band)) == pytest.approx((TEACHER["fid"] - 3.8, TEACHER["fid"] + 3.8))
-    assert "MB" in figure["layout"]["xaxis"]["title"]["text"] or "GFLOPs" in figure["layout"]["xaxis"]["title"]["text"]
-    assert traces["front"]["marker"]["color"] == theme.front
-
-
-def test_the_staircase_is_the_best_fid_at_a_cost(content: Content) -> None:
-    figure = front_pair(content, "gflops", LIGHT)
-    stairs = next(trace for trace in figure["data"] if trace.get("line", {}).get("shape") == "hv")
-    for x, y in zip(stairs["x"], stairs["y"], strict=True):
-        assert y == min(student.fid for student in content.students if student.gflops <= x)
-    assert stairs["y"] == sorted(stairs["y"], reverse=True)
-
-
-def test_space_has_three_named_axes_and_drop_lines(content: Content) -> None:
-    scene = front_space(content, DARK)["layout"]["scene"]
-    titles = [scene[axis]["title"]["text"] for axis in ("xaxis", "yaxis", "zaxis")]
-    assert titles == ["GFLOPs", "size, MB", "FID"]
-    drops = front_space(content, DARK)["data"][1]
-    assert len(drops["x"]) == 3 * len(content.front)
-
-
-def test_a_wreck_does_not_flatten_the_plot(small: RunFolder) -> None:
-    usual = small.read_json(small.trial(0) / "result.json")["objectives"]
-    change(small, 1, objectives=usual | {"fid": 4000.0, "gflops": usual["gflops"] * 1.01})
-    change(small, 2, objectives=usual | {"fid": usual["fid"] + 1.0})
-    figure = front_pair(gather(small), "gflops", LIGHT)
-    top = figure["layout"]["yaxis"]["range"][1]
-    edge = next(trace for trace in figure["data"] if trace.get("name") == "dominated, off the scale")
-    assert top < 250 and edge["y"][0] < top and "FID 4000.0" in edge["text"][0]
-
-
-def test_hovering_tells_the_numbers(content: Content) -> None:
-    student = content.front[0]
-    figure = front_pair(content, "gflops", LIGHT)
-    text = next(trace for trace in figure["data"] if trace.get("name") == "front")["text"][0]
-    for told in (
-        f"trial {student.number}",
-        f"FID {student.fid:.1f}",
-        "GFLOPs",
-        "MB",
-        "KID",
-        "dB",
-        "ms",
-        "bits",
-    ):
-        assert told in text
+def rows_of(html: str) -> dict[int, tuple[str, list[str]]]:
+    """Number of a trial to its kind and the values of its cells."""
+    rows = re.findall(r'<tr id="row-(\d+)" class="(\w+)"[^>]*>(.*?)</tr>', html, re.S)
+    return {int(number): (kind, re.findall(r'<td[^>]*data-value="(.*?)"', row)) for number, kind, row in rows}
 
 
 def test_rows_of_the_table_match_the_results(folder: RunFolder, html: str) -> None:
-    points = objectives(folder)
-    rows = re.findall(r'<tr id="row-(\d+)"(.*?)>(.*?)</tr>', html, re.S)
-    assert {int(number) for number, _, _ in rows} == set(points)
-    for number, _, row in rows:
-        values = re.findall(r'<td data-value="(.*?)"', row)
-        fid, _, gflops, fewer, size_mb, smaller = map(float, values[:6])
-        assert [fid, gflops, size_mb] == points[int(number)]
+    rows = rows_of(html)
+    assert set(rows) == {result["number"] for result in folder.results()}
+    for number, values in objectives(folder).items():
+        kind, told = rows[number]
+        fid, _, gflops, fewer, size_mb, smaller = map(float, told[1:7])
+        assert kind == told[0] and [fid, gflops, size_mb] == values
         assert fewer == pytest.approx(TEACHER["gflops"] / gflops) and smaller == pytest.approx(
             TEACHER["size_mb"] / size_mb
         )
+    _, stopped = rows[11]
+    assert stopped[0] == "stopped" and stopped[1] == "" and list(map(float, (stopped[3], stopped[5], stopped[7]))) == [
+        0.0912, 0.0731, 17.25
+    ]  # fmt: skip
+
+
+def test_every_ending_stands_in_the_table_with_its_cause(folder: RunFolder, html: str, page: Page) -> None:
+    rows, words = rows_of(html), page.words()
+    for result in folder.results():
+        if result["state"] != "COMPLETE":
+            assert rows[result["number"]][0] == ("stopped" if result["state"] == "PRUNED" else "failed")
+            assert result["message"] in words and result["cause"] in words
+    point = folder.results()[0]["point"]
+    assert rows[0][1][13:16] == [str(point["target_gflops_ratio"]), "", ""]
+
+
+def test_nothing_is_hidden_without_a_script(page: Page) -> None:
+    hidden = [(tag, a.get("id")) for tag, a in page.tags if "hidden" in a]
+    assert hidden == [("button", "theme"), ("aside", "card"), ("div", "tray")]
 
 
 def test_pictures_are_the_rows_of_the_samples(folder: RunFolder, content: Content, page: Page) -> None:
@@ -239,15 +188,22 @@ def test_pictures_are_the_rows_of_the_samples(folder: RunFolder, content: Conten
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
         np.testing.assert_array_equal(shown, grid[row * (64 + GUTTER) : row * (64 + GUTTER) + 64])
     assert content.samples.columns == COLUMNS and content.samples.lossless
-    assert set(content.samples.students) == {student.number for student in content.front}
+    assert set(content.samples.students) == {student.number for student in content.students}
 
 
-def test_large_pictures_become_jpeg_and_say_so(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (3 * 128 + 2 * GUTTER, 8 * 128 + 7 * GUTTER, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "samples.png")
-    found = read_samples({4: tmp_path / "samples.png"}, 128)
-    assert not found.lossless and found.students[4].startswith("data:image/jpeg;base64,")
-    assert found.columns == 8
+def test_scripts_know_every_trial(html: str, content: Content, folder: RunFolder) -> None:
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])  # type: ignore[index]
+    assert set(map(int, data["trials"])) == {result["number"] for result in folder.results()}
+    shown = {student.number for student in content.front}
+    assert set(map(int, data["pictures"])) == {s.number for s in content.students} - shown
+    student = content.front[0]
+    told = data["trials"][str(student.number)]
+    assert (told["fid"], told["gflops"], told["mb"], told["kind"]) == (
+        student.fid, student.gflops, student.size_mb, "front",
+    )  # fmt: skip
+    assert told["layers"][0] == [student.layers[0]["width"], 8, 8] and data["layers"][0] == 16
+    assert data["trials"]["17"]["message"] == "the driver died <SIGKILL> & left it"
+    assert len({light for light, _ in data["palette"]}) == len(data["palette"])
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text", "one picture"])
@@ -333,17 +289,9 @@ def test_a_failure_leaves_the_old_report(small: RunFolder, monkeypatch: pytest.M
     assert sorted(path.name for path in small.path.iterdir() if "report" in path.name) == ["report.html"]
 
 
-def test_labels_keep_apart() -> None:
-    sides = place_labels([(0.5, 0.5), (0.52, 0.5), (0.48, 0.5)], ["10", "11", "12"])
-    assert len(set(sides)) == 3
-    assert place_labels([(0.5, 0.5)], ["7"]) == ["top center"]
-    assert place_labels([(0.5, 0.999)], ["7"]) == ["bottom center"]
-    assert place_labels([], []) == []
-
-
 def test_text_colours_can_be_read() -> None:
     """WCAG AA: 4.5 to 1 for text on cards, in both themes."""
-    style = (Path(__file__).parents[1] / "gs_search" / "report" / "report.css").read_text(encoding="utf-8")
+    style = (Path(__file__).parents[1] / "gs_search" / "report" / "web" / "report.css").read_text(encoding="utf-8")
 
     def luminance(colour: str) -> float:
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -353,7 +301,7 @@ def test_text_colours_can_be_read() -> None:
     colours = re.findall(r"--([a-z-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)", style)
     for theme in (1, 2):
         shades = {colour[0]: luminance(colour[theme]) for colour in colours}
-        for name in ("text", "soft", "front", "teacher", "input", "warning"):
+        for name in ("text", "soft", "front", "second", "teacher", "input", "warning"):
             for ground in ("card", "page", "tint"):
                 dim, bright = sorted((shades[name], shades[ground]))
                 assert (bright + 0.05) / (dim + 0.05) >= 4.5, (name, ground)

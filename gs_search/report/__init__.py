@@ -1,8 +1,9 @@
 """The report of a study: one self-contained ``report.html`` that opens offline, on a desk or on a phone.
 
 Reads a run folder and nothing else, so that a report can be written while a search runs, after it, or years
-later. ``content`` gathers what a reader wants to know, ``pictures`` embeds the samples, ``figures`` describes
-the plots, ``page`` puts them together; ``page.html.jinja``, ``report.css`` and ``report.js`` are the page.
+later. ``content`` gathers what a reader wants to know; ``trials``, ``progress``, ``timeline``, ``curves``,
+``importance``, ``pictures`` and ``provenance`` are its parts. ``figures`` describes the plots, ``page`` puts them
+together; ``web/`` holds the page itself: templates, styles and scripts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def write_report(folder: RunFolder) -> Path:
 
     Raises:
         BadInput: the folder's baselines or one of its results cannot be read.
-        NothingFeasible: no trial has finished, so that there is nothing to show.
+        NothingFeasible: no trial has finished, or none keeps the constraints, so that there is nothing to show.
     """
     folder.write_text(folder.report_html, render(gather(folder)))
     return folder.report_html

@@ -1,6 +1,7 @@
-"""What a report says, gathered from a run folder: finished trials, the front, baselines, endings, protocol.
+"""What a report says, gathered from a run folder: finished trials, the front, baselines, endings, cost, protocol.
 
-Knows nothing of HTML or plots. Units everywhere: GFLOPs are 10^9 multiply-adds a picture, MB are 10^6 bytes.
+Knows nothing of HTML or plots. ``gather`` reads the numbers; pictures, curves and importances are read or computed
+when they are first asked for, so that who needs a figure of the front pays for nothing else.
 """
 
 from __future__ import annotations
@@ -8,15 +9,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from gs_search.errors import BadInput
-from gs_search.front_table import front_document
-from gs_search.report.pictures import Samples, read_samples
-from gs_search.runfolder import RunFolder
-from gs_search.settings import GROUPS
+import numpy as np
 
-__all__ = ["Baselines", "Content", "Ending", "Student", "gather"]
+from gs_search.errors import BadInput
+from gs_search.front import OBJECTIVES
+from gs_search.front_table import front_document
+from gs_search.report.curves import Curve, read_curves
+from gs_search.report.importance import Importance, parameter_importance
+from gs_search.report.pictures import Samples, read_samples
+from gs_search.report.progress import Gain, Spent, hypervolume_series
+from gs_search.report.provenance import provenance
+from gs_search.report.timeline import Span, pack, trial_times
+from gs_search.report.trials import KINDS, Ending, Student, read_ending, read_student
+from gs_search.runfolder import RunFolder
+from gs_search.space import SearchSpace
+
+__all__ = ["Baselines", "Content", "gather"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,67 +47,28 @@ class Baselines:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Student:
-    """One finished trial."""
-
-    number: int
-    fid: float
-    gflops: float
-    size_mb: float
-    kid: float | None
-    psnr: float | None
-    latency_ms: float | None
-    layers: tuple[Mapping[str, Any], ...]
-    on_front: bool
-    is_knee: bool
-
-    def bits(self, kind: str) -> str:
-        """Bits from stem to head, for example ``8-4-4-4-8``; one number where all groups agree.
-
-        Args:
-            kind: ``weight_bits`` or ``activation_bits``.
-        """
-        found = []
-        for group in GROUPS:
-            bits = {layer[kind] for layer in self.layers if layer["group"] == group and layer["width"] > 0}
-            if bits:
-                found.append("/".join(map(str, sorted(bits))))
-        if not found:
-            return "–"
-        return found[0] if len(set(found)) == 1 else "-".join(found)
-
-    @property
-    def width_share(self) -> float | None:
-        """Kept channels over the teacher's, 0..1, all layers together; None where layers are not known."""
-        full = sum(layer["full_width"] for layer in self.layers)
-        return sum(layer["width"] for layer in self.layers) / full if full else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """One trial that left no student: stopped early (``PRUNED``) or failed (``FAIL``)."""
-
-    number: int
-    state: str
-    cause: str
-    message: str
-    point: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Content:
     """All that a report shows. ``students`` are sorted from the cheapest to the dearest in GFLOPs."""
 
+    folder: RunFolder
     study: str
+    space: SearchSpace
     students: tuple[Student, ...]
     endings: tuple[Ending, ...]
     baselines: Baselines
+    limits: Mapping[str, float]
+    """The study's constraints, as numbers; those that it does not have are not in it."""
+    tie_margin: float
+    """Difference of two FIDs, of one run each, that chance explains; 0 where the noise was not measured."""
     protocol: Mapping[str, Any]
     provenance: Mapping[str, Any]
     study_text: str
-    samples: Samples
     hypervolume: float
     """Share, 0..1, of the box from zero to the reference point that the front dominates."""
+    gains: tuple[Gain, ...]
+    """Where the search stood after each ended trial, in the order of their ends."""
+    spans: tuple[Span, ...]
+    """When trials ran, in the order of their starts."""
 
     @property
     def front(self) -> tuple[Student, ...]:
@@ -104,14 +76,30 @@ class Content:
         return tuple(student for student in self.students if student.on_front)
 
     @property
+    def trials(self) -> tuple[Student | Ending, ...]:
+        """All of them."""
+        return (*self.students, *self.endings)
+
+    @property
     def counts(self) -> Counter[str]:
         """Number of trials by state."""
         return Counter(COMPLETE=len(self.students)) + Counter(ending.state for ending in self.endings)
 
     @property
+    def kinds(self) -> dict[str, int]:
+        """Number of trials of each of ``KINDS``."""
+        found = Counter(trial.kind for trial in self.trials)
+        return {kind: found[kind] for kind in KINDS}
+
+    @property
     def image_px(self) -> int:
         """Side of the pictures that were measured."""
         return int(self.protocol["image_px"])
+
+    @property
+    def knee(self) -> Student:
+        """The most balanced member of the front."""
+        return next(student for student in self.students if student.is_knee)
 
     @property
     def faithful(self) -> Student | None:
@@ -120,39 +108,90 @@ class Content:
         inside = [student for student in self.front if student.fid <= limit]
         return min(inside, key=lambda student: (student.size_mb, student.gflops), default=None)
 
+    @property
+    def has_repeats(self) -> bool:
+        """Whether some member of the front was trained again with other seeds."""
+        return any(student.again for student in self.students)
+
+    @cached_property
+    def wanted(self) -> tuple[int, ...]:
+        """Numbers of the students: the front, then the others from the nearest to it to the farthest.
+
+        Distance is that to the nearest member, in shares of what the front spans in each objective.
+        """
+        tiny = 1e-12  # of a student without any channel
+        values = {s.number: [s.fid, *np.log([s.gflops + tiny, s.size_mb + tiny])] for s in self.students}
+        front = np.array([values[student.number] for student in self.front])
+        span = np.ptp(front, axis=0)
+        span[span == 0] = 1.0
+
+        def distance(student: Student) -> float:
+            return float(np.linalg.norm((front - values[student.number]) / span, axis=1).min())
+
+        others = sorted((s for s in self.students if not s.on_front), key=lambda s: (distance(s), s.number))
+        return tuple(student.number for student in (*self.front, *others))
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Pictures of the front, and of as many other students as there is room for."""
+        paths = {number: self.folder.trial(number) / "samples.png" for number in self.wanted}
+        return read_samples(paths, self.image_px, first=[student.number for student in self.front])
+
+    @cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        """Learning curves of the front, and of some other students."""
+        paths = {number: self.folder.trial(number) / "curve.csv" for number in self.wanted}
+        return read_curves(paths, always=[student.number for student in self.front])
+
+    @cached_property
+    def importance(self) -> dict[str, tuple[Importance, ...]]:
+        """Objective to the ranking of the parameters; empty rankings where there are too few trials."""
+        measured = [student for student in self.students if student.duplicate_of is None]
+        objectives = {name: [getattr(student, name) for student in measured] for name in OBJECTIVES}
+        return parameter_importance([student.point for student in measured], objectives, self.space)
+
 
 def gather(folder: RunFolder) -> Content:
     """Read a run folder.
 
     Raises:
         BadInput: baselines or a result cannot be read, or trials of two protocols lie in one folder.
-        NothingFeasible: no trial has finished.
+        NothingFeasible: no trial has finished, or none of them keeps the study's constraints.
     """
     document = front_document(folder)
     results = folder.results()
     complete = [result for result in results if result["state"] == "COMPLETE"]
-    members = {member["number"] for member in document["front"]}
+    members = {member["number"]: member for member in document["front"]}
+    limits = document.get("constraints") or {}
     try:
-        students = [_student(result, members, document["knee"]) for result in complete]
+        students = [
+            read_student(result, member=members.get(result["number"]), knee=document["knee"], limits=limits)
+            for result in complete
+        ]
+        endings = [read_ending(result) for result in results if result["state"] != "COMPLETE"]
         baselines = _baselines(document)
-        provenance = _provenance(folder, complete)
+        facts = provenance(folder, complete)
+        spans = pack(trial_times(folder, results))
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{folder.path}: a result or the baselines lack {error}; was another version at work?"
         ) from error
+    reference = [document["reference_point"][name] for name in OBJECTIVES]
     return Content(
+        folder=folder,
         study=document["study"],
+        space=folder.config().space,
         students=tuple(sorted(students, key=lambda student: (student.gflops, student.number))),
-        endings=tuple(_ending(result) for result in results if result["state"] != "COMPLETE"),
+        endings=tuple(endings),
         baselines=baselines,
+        limits=limits,
+        tie_margin=float(document.get("tie_margin") or 0.0),
         protocol=document["protocol"],
-        provenance=provenance,
+        provenance=facts,
         study_text=folder.study_yaml.read_text(encoding="utf-8") if folder.study_yaml.is_file() else "",
-        samples=read_samples(
-            {number: folder.trial(number) / "samples.png" for number in sorted(members)},
-            int(document["protocol"]["image_px"]),
-        ),
         hypervolume=document["hypervolume"],
+        gains=hypervolume_series(_in_order(students, endings, spans), reference),
+        spans=spans,
     )
 
 
@@ -171,61 +210,18 @@ def _baselines(document: Mapping[str, Any]) -> Baselines:
     )
 
 
-def _student(result: Mapping[str, Any], members: set[int], knee: int) -> Student:
-    objectives, number = result["objectives"], int(result["number"])
-    return Student(
-        number=number,
-        fid=float(objectives["fid"]),
-        gflops=float(objectives["gflops"]),
-        size_mb=float(objectives["size_mb"]),
-        kid=result.get("kid"),
-        psnr=result.get("psnr_to_teacher"),
-        latency_ms=result.get("latency_ms"),
-        layers=tuple(result.get("layers") or ()),
-        on_front=number in members,
-        is_knee=number == knee,
-    )
-
-
-def _ending(result: Mapping[str, Any]) -> Ending:
-    return Ending(
-        number=int(result["number"]),
-        state=str(result["state"]),
-        cause=str(result.get("cause") or "unknown"),
-        message=str(result.get("message") or ""),
-        point=result.get("point") or {},
-    )
-
-
-def _provenance(folder: RunFolder, complete: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the numbers come from, as text by name; nothing that names a person's machine or folders."""
-    made = folder.provenance()
-    parities = [result["parity"] for result in complete if result.get("parity")]
-    facts: dict[str, Any] = {
-        "started": made.get("created"),
-        "seed": folder.config().seed,
-        "steps a trial": _span(result.get("steps") for result in complete),
-        "seconds a trial": _span(result.get("seconds") for result in complete),
-        "peak memory of a worker": _span((result.get("peak_memory_mb") for result in complete), " MB"),
-    }
-    if parities:
-        picture = max(float(parity["max_abs_difference"]) for parity in parities)
-        codes = max(int(parity["code_mismatches"]) for parity in parities)
-        facts["masked against extracted, worst trial"] = f"{picture:.1e} in the picture, {codes} quantizer codes"
-    harm = folder.read_json(folder.baselines).get("learning_rate_harm") or []
-    facts["what 15 unpruned steps leave of the teacher, by learning rates"] = ", ".join(
-        f"× {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm
-    )
-    facts["platform"] = made.get("platform")
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
-    for name, digest in (made.get("hashes") or {}).items():
-        facts[f"sha256 of the {name}"] = digest
-    return {name: value for name, value in facts.items() if value not in (None, "")}
-
-
-def _span(values: Iterable[Any], unit: str = "") -> str | None:
-    numbers = sorted(float(value) for value in values if value is not None)
-    if not numbers:
-        return None
-    low, high = f"{numbers[0]:.4g}", f"{numbers[-1]:.4g}"
-    return (low if low == high else f"{low} to {high}") + unit
+def _in_order(students: Iterable[Student], endings: Iterable[Ending], spans: Iterable[Span]) -> list[Spent]:
+    """Trials in the order of their ends; one whose end is not known stands after the number before it."""
+    spent: dict[int, Spent] = {}
+    for student in students:
+        again = student.duplicate_of is not None or student.earlier is not None
+        objectives = (student.fid, student.gflops, student.size_mb) if student.kind != "infeasible" else None
+        seconds = 0.0 if again else student.seconds or 0.0
+        spent[student.number] = Spent(number=student.number, seconds=seconds, objectives=objectives)
+    for ending in endings:
+        spent[ending.number] = Spent(number=ending.number, seconds=ending.seconds or 0.0, objectives=None)
+    ends = {span.number: span.start + span.seconds for span in spans}
+    order, last = {}, 0.0
+    for number in sorted(spent):
+        last = order[number] = ends.get(number, last)
+    return [spent[number] for number in sorted(spent, key=lambda number: (order[number], number))]

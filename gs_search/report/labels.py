@@ -11,6 +11,8 @@ PLOT = (300.0, 300.0)
 LETTER = (7.0, 12.0)
 AWAY = 12.0  # pixels from the centre of a point to that of its label, plus half the label
 POINT = 11.0  # diameter of a point
+FEW = 30  # so many labels are all shown, whatever they cover
+MOST_COVERED = 0.3  # share of a label under others, above which one of many is left out
 
 Box = tuple[float, float, float, float]
 SIDES = {
@@ -25,7 +27,7 @@ SIDES = {
 }
 
 
-def place_labels(places: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[str]:
+def place_labels(places: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[str | None]:
     """Choose a side of each point for its label, one after the other, each where it covers the least.
 
     Args:
@@ -33,11 +35,11 @@ def place_labels(places: Sequence[tuple[float, float]], labels: Sequence[str]) -
         labels: texts, one a point.
 
     Returns:
-        Plotly's ``textposition`` of each.
+        Plotly's ``textposition`` of each; None for one of many that would lie on others wherever it went.
     """
     points = [_box(x * PLOT[0], y * PLOT[1], POINT, POINT) for x, y in places]
     taken: list[Box] = []
-    chosen = []
+    chosen: list[str | None] = []
     for (x, y), label in zip(places, labels, strict=True):
         width = LETTER[0] * len(label)
         candidates = {}
@@ -46,6 +48,9 @@ def place_labels(places: Sequence[tuple[float, float]], labels: Sequence[str]) -
             above = y * PLOT[1] + up * (AWAY / 2 + LETTER[1] / 2)
             candidates[side] = _box(across, above, width, LETTER[1])
         side = min(candidates, key=lambda name: _covered(candidates[name], taken + points))
+        if len(places) > FEW and _covered(candidates[side], taken + points) > MOST_COVERED * width * LETTER[1]:
+            chosen.append(None)
+            continue
         taken.append(candidates[side])
         chosen.append(side)
     return chosen

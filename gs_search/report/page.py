@@ -1,13 +1,14 @@
-"""Puts a report together: the page's template, its style and script, plotly.js, and what was gathered.
+"""Puts a report together: the page's templates, its style and scripts, plotly.js, and what was gathered.
 
-Everything that comes from a run folder passes jinja's escaping or ``_script_json``; the page's content
-security policy forbids it any connection.
+Everything that comes from a run folder passes jinja's escaping or ``_script_json``; the page's content security
+policy runs the two scripts that it names by hash, no others, and forbids any connection.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import resources
 from typing import Any
@@ -17,99 +18,82 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from gs_search import __version__
-from gs_search.report.content import Content, Student
-from gs_search.report.figures import front_pair, front_space
-from gs_search.report.theme import THEMES
+from gs_search.front import OBJECTIVES
+from gs_search.report.content import Content
+from gs_search.report.curves import terms_of
+from gs_search.report.figures import page_figures
+from gs_search.report.formats import FILTERS, width_bars, widths
+from gs_search.report.importance import MIN_TRIALS
+from gs_search.report.layer_figures import shown_at_first
+from gs_search.report.page_data import page_data
+from gs_search.report.study_figures import duration
+from gs_search.report.trials import KINDS
 
 __all__ = ["render"]
 
-BAR_WIDTH, BAR_HEIGHT = 5, 26  # px of one layer in the picture of a student's widths
+SCRIPTS = ("theme", "figures", "card", "pins", "compare", "layers", "table", "viewer", "start")
+"""In the order in which they run; each adds to what those before it made."""
+STYLES = ("report", "front", "compare", "table", "narrow")
 
 
 def render(content: Content) -> str:
     """Return the whole page as HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gs_search.report", "."),
+        loader=jinja2.PackageLoader("gs_search.report", "web"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "signed": _signed, "point": _point, "plain": _plain}
-    environment.globals |= {"width_bars": _width_bars, "widths": _widths}
-    figures = {
-        "front-gflops": {name: front_pair(content, "gflops", theme) for name, theme in THEMES.items()},
-        "front-size": {name: front_pair(content, "size_mb", theme) for name, theme in THEMES.items()},
-        "front-space": {name: front_space(content, theme) for name, theme in THEMES.items()},
-    }
+    environment.filters |= FILTERS | {"duration": duration}
+    environment.globals |= {"width_bars": width_bars, "widths": widths, "kinds": KINDS}
+    plotly, script = get_plotlyjs(), "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+    figures = page_figures(content)
     return environment.get_template("page.html.jinja").render(
         content=content,
         base=content.baselines,
         figures=_script_json(figures),
-        style=Markup(_asset("report.css")),
-        script=Markup(_asset("report.js")),
-        plotly=Markup(get_plotlyjs()),
+        drawn=set(figures),
+        data=_script_json(page_data(content)),
+        terms=terms_of(content.curves),
+        objectives=dict(zip(OBJECTIVES, ("FID", "GFLOPs", "size"), strict=True)),
+        parameters=[parameter.name for parameter in content.space.parameters],
+        first=shown_at_first(content),
+        least=MIN_TRIALS,
+        policy=_policy(plotly, script),
+        style=Markup("\n".join(_asset(f"{name}.css") for name in STYLES)),
+        plotly=_script(plotly),
+        script=_script(script),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
 
 
 def _asset(name: str) -> str:
-    return resources.files("gs_search.report").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("gs_search.report").joinpath("web", name).read_text(encoding="utf-8")
+
+
+def _script(text: str) -> Markup:
+    return Markup(f"<script>{text}</script>")
+
+
+def _policy(*scripts: str) -> str:
+    """Content security policy of a page that runs these scripts and loads nothing.
+
+    Styles stay open, because plotly.js writes some into the page.
+    """
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "form-action 'none'; base-uri 'none'"
+    )
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def _script_json(value: Any) -> Markup:
     """JSON that can stand inside a script element, whatever its strings hold."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """Significant digits, never in exponents for what a study holds; a dash for what was not measured."""
-    if value is None:
-        return "–"
-    text = f"{value:.{digits}g}"
-    return f"{value:.0f}" if "e+" in text else text
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
-
-
-def _plain(value: Any) -> str:
-    """A value of the protocol or of the provenance on one line."""
-    if isinstance(value, Mapping):
-        told = {name: _plain(entry) for name, entry in value.items() if entry not in (None, {}, [])}
-        return ", ".join(
-            f"{name} ({told[name]})" if isinstance(value[name], Mapping) else f"{name} {told[name]}" for name in told
-        )
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(entry) for entry in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _point(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_plain(value)}" for name, value in point.items())
-
-
-def _widths(student: Student) -> str:
-    """Kept channels of every layer in words."""
-    return ", ".join(f"{layer['name']} {layer['width']} of {layer['full_width']}" for layer in student.layers)
-
-
-def _width_bars(student: Student) -> Markup:
-    """A bar a layer, from stem to head: the teacher's width faint, the student's filled."""
-    tallest = max((layer["full_width"] for layer in student.layers), default=1)
-    bars = []
-    for index, layer in enumerate(student.layers):
-        for width, kind in ((layer["full_width"], "full"), (layer["width"], "kept")):
-            height = BAR_HEIGHT * width / tallest
-            bars.append(
-                f'<rect class="{kind}" x="{index * BAR_WIDTH}" y="{BAR_HEIGHT - height:.1f}" '
-                f'width="{BAR_WIDTH - 1}" height="{height:.1f}"/>'
-            )
-    across = BAR_WIDTH * len(student.layers)
-    title = Markup("<title>{}</title>").format(_widths(student))
-    return Markup('<svg class="widths" role="img" width="{0}" height="{1}" viewBox="0 0 {0} {1}">{2}{3}</svg>').format(
-        across, BAR_HEIGHT, title, Markup("".join(bars))
-    )

@@ -1,7 +1,8 @@
 """Colours, axes and layout that all figures share.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; every kind of point also has a shape
-of its own. ``report.css`` repeats them for the page around the figures.
+of its own. ``web/report.css`` repeats them for the page around the figures. No two colours of ``LIGHT`` are equal, so
+that the page can turn a light figure into a dark one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ class Theme:
     input: str
     knee: str
     faint: str
+    soft: str
+    """Like ``faint`` and not transparent, for the turning view, where little is left of what is."""
     hover: str
+    second: str
+    """Students that miss a constraint, and the second of two that are compared."""
 
 
 LIGHT = Theme(
@@ -36,7 +41,9 @@ LIGHT = Theme(
     input="#009E73",
     knee="#E69F00",
     faint="rgba(87, 96, 106, 0.5)",
+    soft="#8a939d",
     hover="#ffffff",
+    second="#b5548b",
 )
 DARK = Theme(
     text="#e6e8eb",
@@ -46,7 +53,9 @@ DARK = Theme(
     input="#2FBF95",  # bluish green, likewise
     knee="#F0E442",
     faint="rgba(165, 175, 186, 0.5)",
+    soft="#7d8894",
     hover="#22272c",
+    second="#e39bc4",
 )
 THEMES = {"light": LIGHT, "dark": DARK}
 
@@ -77,6 +86,7 @@ def log_axis(theme: Theme, title: str, low: float, high: float) -> dict[str, Any
 
 def log_range(values: Sequence[float]) -> tuple[float, float]:
     """Exponents of ten around positive values, with 6 % to spare and at least a factor of two apart."""
+    values = [value for value in values if value > 0] or [1.0]  # a student may have lost every channel
     low, high = math.log10(min(values)), math.log10(max(values))
     spare = max(0.06 * (high - low), (math.log10(2) - (high - low)) / 2)
     return low - spare, high + spare

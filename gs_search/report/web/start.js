@@ -1,0 +1,2 @@
+report.applyTheme();
+report.watch();
