@@ -1,0 +1,70 @@
+"""The verb that serves a study to a browser: ``dashboard``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gs_search.cli.conventions import FOLDER, Options, common, print_json
+
+if TYPE_CHECKING:
+    from gs_search.dashboard.server import Address
+
+__all__ = ["dashboard"]
+
+
+@click.command(short_help="Show a study in the browser, also while it runs.")
+@FOLDER
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes any.  [default: the first free one from 8080 on]",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. Anything but this machine itself needs the token in the printed address.",
+)
+@click.option("--allow-edit", is_flag=True, help="Let notes be written and files be uploaded.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the address in a browser.")
+@common
+@click.pass_obj
+def dashboard(
+    options: Options, folder: Path, port: int | None, host: str, allow_edit: bool, open_browser: bool
+) -> None:
+    """Serve Optuna's dashboard of a study: its trials with pictures and notes, its front and its figures.
+
+    It follows a running search, reads only, and ends with Ctrl-C.
+    """
+    from gs_search.dashboard.server import serve
+    from gs_search.runfolder import RunFolder
+
+    def announce(address: Address) -> None:
+        if options.as_json:
+            print_json(
+                {
+                    "url": address.url,
+                    "host": address.host,
+                    "port": address.port,
+                    "token": address.token,
+                    "allow_edit": address.allow_edit,
+                }
+            )
+            return
+        click.echo(address.url)
+        click.echo("notes can be written" if allow_edit else "read-only; --allow-edit lets notes be written", err=True)
+        if address.token is not None:
+            click.echo("whoever has this address can look: it is not encrypted on its way", err=True)
+        click.echo("Ctrl-C ends it", err=True)
+
+    serve(
+        RunFolder.find(folder),
+        host=host,
+        port=port,
+        allow_edit=allow_edit,
+        open_browser=open_browser,
+        announce=announce,
+    )

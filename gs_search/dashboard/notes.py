@@ -1,0 +1,251 @@
+"""What a note says: of one trial, and of the study. Markdown as optuna-dashboard draws it, without a link to anywhere.
+
+A note may hold words of the user's too: the part that is written here stands between two marks, which no browser
+shows, and is replaced as a whole; what stands around it stays. A note without marks is the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gs_search.front_table import front_notes
+from gs_search.settings import GROUPS
+
+__all__ = ["is_untouched", "merged", "study_note", "trial_note"]
+
+BEGIN = "[//]: # (gs-search: from here on written anew; your own words go above or below)"
+END = "[//]: # (gs-search: up to here)"
+
+MOST_ROWS = 60
+"""Members of the front in the study's note."""
+
+STATES = {
+    "COMPLETE": "Finished",
+    "PRUNED": "Stopped early",
+    "FAIL": "Failed",
+    "RUNNING": "Running",
+    "WAITING": "Queued",
+}
+
+
+def merged(note: str, written: str) -> str:
+    """Put ``written`` in the place of an earlier one within ``note``; a note without such a place stays as it is."""
+    written = f"{BEGIN}\n\n{written}\n\n{END}"
+    if not note.strip():
+        return written
+    head, begin, rest = note.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    return f"{head}{written}{tail}" if begin and end else note
+
+
+def is_untouched(note: str) -> bool:
+    """Whether a note has been written here, and nobody has added to it."""
+    return note.startswith(BEGIN) and note.endswith(END)
+
+
+def trial_note(
+    number: int,
+    state: str,
+    record: Mapping[str, Any],
+    *,
+    folder: str,
+    baselines: Mapping[str, Any] | None,
+    violated: Mapping[str, float],
+    progress: Mapping[str, Any] | None = None,
+) -> str:
+    """Tell of one trial.
+
+    Args:
+        state: Optuna's word for it.
+        record: its ``result.json``, or what the database knows of it; may be empty.
+        folder: the run folder as it is to stand in commands.
+        violated: share by which each limit of the study is exceeded; negative below it.
+        progress: how far a running trial is.
+    """
+    duplicate, earlier = record.get("duplicate_of"), record.get("warm_start")
+    lines = [f"**{STATES.get(state, state)}**" + (f" ({record['cause']})" if record.get("cause") else "") + "."]
+    if duplicate is not None:
+        lines[0] += f" The same point as trial {duplicate}, whose figures these are."
+    if earlier:
+        lines[0] += f" Taken over from an earlier study: {_code(earlier)}."
+    if record.get("message"):
+        lines.append(_code(record["message"]))
+    missed = [f"{_code(name)} by {share:.1%}" for name, share in violated.items() if share > 0]
+    if missed:
+        lines.append(f"**Infeasible**: misses {', '.join(missed)}.")
+    if progress and progress.get("steps"):
+        closeness = progress.get("psnr_to_teacher")
+        near = f", {closeness:.1f} dB to the teacher" if isinstance(closeness, (int, float)) else ""
+        lines.append(f"Step {progress.get('step', 0)} of {progress['steps']}{near}.")
+    if record.get("objectives"):
+        lines.append(_against_teacher(record, baselines))
+    if record.get("layers"):
+        lines.append(_groups(record["layers"]))
+    for rung in (record.get("rungs") or ())[-1:] if state == "PRUNED" else ():
+        lines.append(
+            f"At step {rung['step']}: {rung['psnr_to_teacher']:.1f} dB to the teacher, {rung['gflops']:.4g} GFLOPs, "
+            f"{rung['size_mb']:.3g} MB."
+        )
+    lines += _facts(record)
+    if state == "COMPLETE":
+        lines.append(f"```\ngs-search retrain {shlex.quote(folder)} --trial {number}\n```")
+    return "\n\n".join(lines)
+
+
+def _against_teacher(record: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> str:
+    """Table of the figures of a student beside those of its teacher."""
+    student = record["objectives"]
+    teacher = (baselines or {}).get("teacher") or {}
+    noise = ((baselines or {}).get("noise") or {}).get("fid_std")
+    scatter = f", noise ± {noise:.2g}" if noise else ""
+    untouched = (baselines or {}).get("input") or {}
+
+    def row(name: str, value: Any, other: Any, form: str, words: str = "") -> list[str]:
+        return [name, _figure(value, form), _figure(other, form), words]
+
+    def share(name: str) -> str:
+        return f"{student[name] / teacher[name]:.1%} of it" if teacher.get(name) else ""
+
+    above = f"{student['fid'] - teacher['fid']:+.1f}{scatter}" if "fid" in teacher else ""
+    as_input = untouched.get("psnr_to_teacher")
+    rows = [
+        row("FID", student["fid"], teacher.get("fid"), ".1f", above),
+        row("GFLOPs a picture", student["gflops"], teacher.get("gflops"), ".4g", share("gflops")),
+        row("size, MB", student["size_mb"], teacher.get("size_mb"), ".4g", share("size_mb")),
+    ]
+    if record.get("kid") is not None:
+        rows.append(row("KID", record["kid"], teacher.get("kid"), ".4f"))
+    if record.get("psnr_to_teacher") is not None:
+        words = "" if as_input is None else f"the input as it is: {as_input:.1f}"
+        rows.append(row("PSNR to the teacher, dB", record["psnr_to_teacher"], None, ".1f", words))
+    if record.get("latency_ms") is not None:
+        rows.append(row("ms a picture", record["latency_ms"], teacher.get("latency_ms"), ".1f"))
+    return _table(["", "student", "teacher", ""], rows)
+
+
+def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Table of widths and bits of each group of layers."""
+    rows = []
+    for group in (*GROUPS, *sorted({layer["group"] for layer in layers} - set(GROUPS))):
+        inside = [layer for layer in layers if layer["group"] == group]
+        if inside:
+            kept, full = (sum(layer[name] for layer in inside) for name in ("width", "full_width"))
+            bits = [_several(layer[name] for layer in inside) for name in ("weight_bits", "activation_bits")]
+            rows.append([group, f"{kept} of {full}", f"{kept / full:.0%}" if full else "", *bits])
+    return _table(["layers", "channels", "", "weight bits", "activation bits"], rows)
+
+
+def _facts(record: Mapping[str, Any]) -> list[str]:
+    """Parity and cost, one paragraph each."""
+    found = []
+    if parity := record.get("parity"):
+        found.append(
+            f"Masked and extracted network differ by {parity['max_abs_difference']:.1e} in {parity['pictures']} "
+            f"pictures, in {parity['code_mismatches']} quantizer codes."
+        )
+    cost = []
+    for name, form in (("seconds", "{:.0f} s"), ("steps", "{} steps"), ("peak_memory_mb", "{:.0f} MB of memory")):
+        if record.get(name) is not None:
+            cost.append(form.format(record[name]))
+    if record.get("params") is not None:
+        cost.append(f"{record['params']:,} parameters".replace(",", " "))
+    return [*found, *([f"Cost: {', '.join(cost)}."] if cost else [])]
+
+
+def study_note(
+    document: Mapping[str, Any], *, folder: str, endings: Mapping[str, int], pick: Mapping[str, Any] | None
+) -> str:
+    """Tell of a study: its front beside the teacher, the knee, what was picked, and how far figures can be trusted.
+
+    Args:
+        document: see ``front_table.front_document``.
+        folder: the run folder as it is to stand in commands.
+        endings: number of trials by the words for their kind.
+        pick: what ``pick`` has saved, if it has.
+    """
+    teacher, untouched, chosen = document["teacher"], document["input"], (pick or {}).get("trial")
+    rows = []
+    for member in document["front"][:MOST_ROWS]:
+        number, cost = member["number"], member["objectives"]
+        marks = [word for word, own in (("knee", document["knee"]), ("picked", chosen)) if own == number]
+        rows.append(
+            [
+                f"**{number}** {', '.join(marks)}" if marks else str(number),
+                _figure(cost["fid"], ".1f"),
+                _figure(cost["gflops"], ".4g"),
+                _share(cost["gflops"], teacher["gflops"]),
+                _figure(cost["size_mb"], ".3g"),
+                _share(cost["size_mb"], teacher["size_mb"]),
+                _figure(member.get("psnr_to_teacher"), ".1f"),
+            ]
+        )
+    if len(document["front"]) > MOST_ROWS:
+        rows.append([f"and {len(document['front']) - MOST_ROWS} more", *[""] * 6])
+    rows.append(
+        ["teacher", *_figures(teacher["fid"], ".1f", teacher["gflops"], ".4g"), "100%"]
+        + [_figure(teacher["size_mb"], ".3g"), "100%", ""]
+    )
+    rows.append(
+        ["input as it is", _figure(untouched["fid"], ".1f"), "0", "", "0", ""]
+        + [_figure(untouched.get("psnr_to_teacher"), ".1f")]
+    )
+    titles = ["trial", "FID", "GFLOPs", "of the teacher's", "MB", "of the teacher's", "PSNR, dB"]
+    parts = ["**The front**: students that no other one beats in FID, GFLOPs and MB at once.", _table(titles, rows)]
+    if pick:
+        parts.append(f"**Picked**: trial {chosen}. {' '.join(map(str, _sentences(pick.get('why'))))}".strip())
+    told = [*front_notes(document), ", ".join(f"{count} {words}" for words, count in endings.items())]
+    parts.append("\n".join(f"- {line}" for line in told if line))
+    parts.append(_protocol(document["protocol"]))
+    place = shlex.quote(folder)
+    parts.append(f"```\ngs-search report {place}\ngs-search pick {place}\n```")
+    return "\n\n".join(parts)
+
+
+def _sentences(why: object) -> list[object]:
+    return list(why) if isinstance(why, (list, tuple)) else [why] if why else []
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    """How FID was measured: figures of two protocols cannot be compared."""
+
+    def told(name: str) -> str:
+        return _code(protocol[name]) if protocol.get(name) is not None else "-"
+
+    return (
+        f"**Measured** on {told('pictures')} pictures of the split {told('generator_split')} at {told('image_px')} px, "
+        f"compared with {told('reference_pictures')} of {told('reference')}; resized to {told('resize')}; features "
+        f"{told('features')}; protocol {told('id')}."
+    )
+
+
+def _share(value: float, whole: float) -> str:
+    return f"{value / whole:.0%}" if whole else "-"
+
+
+def _figures(first: Any, first_form: str, second: Any, second_form: str) -> list[str]:
+    return [_figure(first, first_form), _figure(second, second_form)]
+
+
+def _figure(value: object, form: str) -> str:
+    return format(value, form) if isinstance(value, (int, float)) else "-"
+
+
+def _several(values: Iterable[int]) -> str:
+    return "/".join(map(str, sorted(set(values))))
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; all columns but the first are figures, and lean to the right."""
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _code(text: object) -> str:
+    """Show any text as it is, in one line: what a failure says may look like Markdown, or like HTML."""
+    line = " ".join(str(text).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    pad = " " if "`" in line else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
