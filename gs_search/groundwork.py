@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -161,8 +160,20 @@ def prepare(
             },
             "noise": {"fid_std": _fid_noise(features, reference, config.seed), "method": NOISE_METHOD},
             "learning_rate_harm": harm,
+            "gpu_memory": _gpu_memory(device),
         },
     )
+
+
+def _gpu_memory(device: torch.device) -> dict[str, float] | None:
+    """What the steps of ``harm_of_rates``, on the whole teacher, have taken at most, and what there is; in 10^6 bytes.
+
+    No student takes more; so many trials go on one GPU (``search.cluster``).
+    """
+    if device.type != "cuda":
+        return None
+    total = torch.cuda.get_device_properties(device).total_memory
+    return {"trial_mb": torch.cuda.max_memory_reserved(device) / 1e6, "total_mb": total / 1e6}
 
 
 class Groundwork:
@@ -223,9 +234,9 @@ def _cached(place: Path, stamp: int, holder: _Holder) -> Groundwork:
     return Groundwork(place, holder.config)
 
 
-NOISE_METHOD = (
-    f"standard deviation of the teacher's FID over {NOISE_RESAMPLES} random halves of its pictures, over sqrt(2)"
-)
+# Halves drawn without replacement scatter as much as whole sets of other pictures do: half the variance comes from
+# their size, which doubles it, and half is missing because they share the set.
+NOISE_METHOD = f"standard deviation of the teacher's FID over {NOISE_RESAMPLES} random halves of its pictures"
 
 
 def _fid_noise(features: np.ndarray, reference: Reference, seed: int) -> float:
@@ -235,7 +246,7 @@ def _fid_noise(features: np.ndarray, reference: Reference, seed: int) -> float:
         frechet_distance(features[rng.choice(len(features), half, replace=False)], reference)
         for _ in range(NOISE_RESAMPLES)
     ]
-    return float(np.std(values) / math.sqrt(2))
+    return float(np.std(values))
 
 
 def _teacher(

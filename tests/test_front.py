@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -93,6 +94,7 @@ def test_front_is_brute_force(points: np.ndarray) -> None:
 
 
 @given(point_sets.filter(len))
+@settings(deadline=None)  # the first call imports Optuna
 def test_front_is_optunas(points: np.ndarray) -> None:
     from optuna.study._multi_objective import _is_pareto_front
 
@@ -117,6 +119,7 @@ def test_hypervolume_is_brute_force(points: np.ndarray, limit: float) -> None:
 
 
 @given(point_sets.filter(len), st.floats(0.5, 8))
+@settings(deadline=None)
 def test_hypervolume_is_optunas(points: np.ndarray, limit: float) -> None:
     from optuna._hypervolume import compute_hypervolume
 
@@ -170,3 +173,36 @@ def test_large_sets_are_quick() -> None:
     members = front_indices(points)
     assert 20 < len(members) < 300
     assert 0.9 < hypervolume(points, [1, 1, 1]) < 1
+
+
+def nearest_to_the_best(points: np.ndarray) -> set[int]:
+    """All indices that could be the knee, by its definition, in fractions of the front's range."""
+    front = brute_front(points)
+    ranges = [(min(points[i][c] for i in front), max(points[i][c] for i in front)) for c in range(points.shape[1])]
+    distances = {
+        i: sum(
+            ((Fraction(points[i][c]) - Fraction(low)) / (Fraction(high) - Fraction(low))) ** 2
+            for c, (low, high) in enumerate(ranges)
+            if high > low
+        )
+        for i in front
+    }
+    return {i for i, distance in distances.items() if distance == min(distances.values())}
+
+
+def test_a_thousand_random_sets_with_ties() -> None:
+    """Dominance, front, hypervolume and knee of sets of one to three objectives, on grids of few values."""
+    dice = np.random.default_rng(5)
+    for turn in range(1000):
+        objectives, side = 1 + turn % 3, int(dice.integers(2, 7))
+        points = dice.integers(0, side, (int(dice.integers(1, 15)), objectives)).astype(float)
+        front = front_indices(points)
+        assert front == brute_front(points)
+        for a, b in itertools.product(points[:4], repeat=2):
+            assert dominates(a, b) is (all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b))
+        # Whole coordinates: the volume is the number of unit cells that a point reaches.
+        cells = np.array(list(itertools.product(range(side), repeat=objectives)))
+        reached = (points[:, None, :] <= cells[None]).all(axis=2).any(axis=0).sum()
+        assert hypervolume(points, [side] * objectives) == reached
+        assert knee(points) in nearest_to_the_best(points)
+        assert knee(points) == knee(points * 2.0 ** dice.integers(-20, 20, objectives))

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from gs_search.config import load_study
 from gs_search.errors import BadInput
-from gs_search.groundwork import Groundwork, prepare
+from gs_search.groundwork import Groundwork, _fid_noise, prepare
+from gs_search.measure.fid import Reference, frechet_distance
 from gs_search.networks import CartoonGenerator, ResnetGenerator
 from gs_search.runfolder import RunFolder
 
@@ -45,6 +46,17 @@ def prepared(place: Path, data: str, teacher: str) -> tuple[RunFolder, Groundwor
     folder.create(config)
     prepare(config, folder, lambda line: None)
     return folder, Groundwork.of(folder, config)
+
+
+def test_the_noise_of_fid_is_that_of_whole_sets() -> None:
+    """Of many independent sets, as nobody has them in a study."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(6, 6))
+    reference = Reference.from_features(rng.normal(size=(4000, 6)) @ mixing)
+    sets = [rng.normal(size=(200, 6)) @ mixing + 0.3 for _ in range(60)]
+    true = np.std([frechet_distance(features, reference) for features in sets])
+    told = np.mean([_fid_noise(features, reference, seed) for seed, features in enumerate(sets)])
+    assert 0.8 * true < told < 1.25 * true
 
 
 def test_a_teacher_is_trained_where_the_study_asks_for_it(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import gs_search.groundwork
 from gs_search.config import StudyConfig, load_study
 from gs_search.errors import CheckpointError, TrialFailed
 from gs_search.measure.flops import count_flops
+from gs_search.reevaluate import run_again
+from gs_search.repeats import place_of, read_repeats, seed_of
 from gs_search.runfolder import RunFolder
 from gs_search.slimming import load_student
 from gs_search.trial import dump_images, prepare, run_trial
@@ -135,7 +137,7 @@ def test_a_trial_that_was_killed_goes_on_under_another_number(
     prepared: Prepared, record: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gs_search.trial, "CHECKPOINT_EVERY", 1)
-    genuine, steps = gs_search.slimming.recipe._Run.step, []
+    genuine, steps = gs_search.slimming.recipe.Run.step, []
 
     def die_at_the_fourth(run: Any) -> Any:
         if len(steps) == 3:
@@ -144,7 +146,7 @@ def test_a_trial_that_was_killed_goes_on_under_another_number(
         return genuine(run)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(gs_search.slimming.recipe._Run, "step", die_at_the_fourth)
+        patch.setattr(gs_search.slimming.recipe.Run, "step", die_at_the_fourth)
         run_trial(POINT, prepared.config, prepared.folder, number=7, seed=5)
     assert len(list(prepared.folder.checkpoints.iterdir())) == 1
     again = run_trial(POINT, prepared.config, prepared.folder, number=8, seed=5).to_json()
@@ -163,6 +165,40 @@ def test_another_files_damage_is_not_taken_for_the_checkpoints(
     monkeypatch.setattr("gs_search.trial.slim_in_rungs", lambda *a, **k: (broken() for _ in range(1)))
     with pytest.raises(CheckpointError, match="feature network"):
         run_trial(POINT, prepared.config, prepared.folder, number=9, seed=5)
+
+
+def test_a_trial_run_again_has_another_seed_and_is_measured_on_subsets(
+    prepared: Prepared, record: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in prepared.folder.trial(0).iterdir()}
+    told = run_again(str(prepared.folder.path), {"number": 0, "k": 1})
+    place = place_of(prepared.folder, 0, 1)
+    again = json.loads((place / "result.json").read_text())
+    assert again["seed"] == seed_of(1, record["key"], 1) and again["point"] == record["point"]
+    assert again["objectives"]["fid"] != record["objectives"]["fid"]
+    assert again["objectives"]["gflops"] == record["objectives"]["gflops"]
+    assert told["state"] == "COMPLETE"
+    assert (told["fid"], told["first"]) == (again["objectives"]["fid"], record["objectives"]["fid"])
+    assert {path: path.read_bytes() for path in before} == before and list(prepared.folder.checkpoints.iterdir()) == []
+    subsets = json.loads((place / "subsets.json").read_text())
+    assert (subsets["pictures"], len(subsets["fid"])) == (5, 20) and len(set(subsets["fid"])) > 10
+    monkeypatch.setattr("gs_search.trial.run_trial", lambda *a, **k: pytest.fail("it is trained already"))
+    (place / "subsets.json").unlink()
+    assert run_again(str(prepared.folder.path), {"number": 0, "k": 1}) == told
+    assert json.loads((place / "subsets.json").read_text()) == subsets
+    (found,) = (read_repeats(prepared.folder, r) for r in prepared.folder.results() if r["number"] == 0)
+    assert found.reading.others == (again["objectives"]["fid"],) and found.reading.subsets == (tuple(subsets["fid"]),)
+
+
+def test_a_trial_run_again_may_fail(prepared: Prepared, record: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collapse(*_: object, **__: object) -> Any:
+        raise TrialFailed("collapse", "all channels were pruned")
+
+    monkeypatch.setattr("gs_search.trial.run_trial", collapse)
+    told = run_again(str(prepared.folder.path), {"number": 0, "k": 2})
+    assert (told["state"], told["cause"], told["message"]) == ("FAIL", "collapse", "all channels were pruned")
+    (found,) = (read_repeats(prepared.folder, r) for r in prepared.folder.results() if r["number"] == 0)
+    assert found.failed == 1
 
 
 def test_pytorch_fids_own_command_agrees(prepared: Prepared, record: dict, tmp_path: Path) -> None:
