@@ -21,7 +21,12 @@ ORDERS = "GS_SEARCH_BENCHMARK_ENGINE"
 
 BEST = {"sparsity_multiplier.body": 1.0, "distill_weight": 10.0, "feature_weight": 5.0}
 
-BASELINES = {"input": {"fid": 300.0}, "teacher": {"fid": 50.0, "gflops": 1.0, "size_mb": 1.0}}
+BASELINES = {
+    "input": {"fid": 300.0},
+    "teacher": {"fid": 50.0, "gflops": 1.0, "size_mb": 1.0},
+    "noise": {"fid_std": 1.0, "method": "none"},
+    "protocol": {"id": "asleep", "image_px": 64, "reference_kind": "target", "pictures": 0, "data": {}},
+}
 
 
 class Result:
@@ -57,7 +62,7 @@ def trial(point: Mapping[str, Any], config: Any, folder: Any, *, number: int, se
         {
             "schema": 1, "study": config.study, "number": number, "state": "COMPLETE", "cause": None,
             "message": None, "point": dict(point), "key": config.space.key(point), "seed": seed, "seconds": seconds,
-            "objectives": objectives(point), "kid": 0.1, "psnr_to_teacher": 25.0, "params": 10_000,
+            "objectives": objectives(point), "protocol": "asleep", "kid": 0.1, "psnr_to_teacher": 25.0, "params": 10_000,
             "macs_paper": 1_000_000, "latency_ms": 1.0, "steps": 250, "peak_memory_mb": 100.0,
         }
     )  # fmt: skip
