@@ -24,6 +24,7 @@ __all__ = [
     "ConstraintsConfig",
     "DataConfig",
     "MeasureConfig",
+    "RetrainConfig",
     "Section",
     "StudyConfig",
     "TeacherConfig",
@@ -114,6 +115,14 @@ def _auto_or_count(value: object) -> object:
     raise PydanticCustomError("workers", message, {"found": quote(value)})
 
 
+def _auto_or_minutes(value: object) -> object:
+    if value == "auto" or isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1e5:
+        return value
+    raise PydanticCustomError(
+        "minutes", "must be auto or a number of minutes above 0, not {found}", {"found": quote(value)}
+    )
+
+
 def _fid_or_above_teacher(value: object) -> object:
     if isinstance(value, str) and fid_above_teacher(value) is not None:
         return value
@@ -134,6 +143,24 @@ class ConstraintsConfig(Section):
     """Highest FID; ``teacher+10``: 10 above the teacher's."""
 
 
+def _auto_or_steps(value: object) -> object:
+    if value == "auto" or isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000:
+        return value
+    message = "must be auto or a whole number from 1 to 10000000, not {found}"
+    raise PydanticCustomError("steps", message, {"found": quote(value)})
+
+
+class RetrainConfig(Section):
+    """How a chosen student is trained in full, by ``gs-search retrain``; the search does not depend on it."""
+
+    steps: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_steps)] = "auto"
+    """Training steps; ``auto``: sixteen times those of a trial."""
+    looks: int = Field(10, ge=1, le=1000)
+    """Times that it is measured on the way, evenly spread; the best of them is kept."""
+    checkpoint_minutes: float = Field(1.0, ge=0, le=1440)
+    """Time between two checkpoints; 0: one after every step. Each look leaves one anyway."""
+
+
 class StudyConfig(Section):
     """One study. Instances are immutable, and travel to workers as ``resolved.yaml``."""
 
@@ -152,7 +179,9 @@ class StudyConfig(Section):
     hours: float | None = Field(None, gt=0, le=10_000)
     """No trial starts after so much time."""
     workers: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_count)] = "auto"
-    """Trials at once; ``auto``: a core each, or a GPU each."""
+    """Trials at once; ``auto``: a core each, or as many on each GPU as fit."""
+    timeout_minutes: Annotated[float | Literal["auto"], BeforeValidator(_auto_or_minutes)] = "auto"
+    """A trial that takes longer has failed; ``auto``: ten times the median trial, but no less than ten minutes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where trials compute; ``auto``: on GPUs if there are any."""
     image_px: int = Field(64, ge=32, le=2048, multiple_of=4)
@@ -164,7 +193,8 @@ class StudyConfig(Section):
     measure: MeasureConfig = MeasureConfig()
     stopping: StoppingConfig = StoppingConfig()
     constraints: ConstraintsConfig = ConstraintsConfig()
-    sampler: Literal["tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "tpe"
+    retrain: RetrainConfig = RetrainConfig()
+    sampler: Literal["surrogate", "tpe", "nsga2", "nsga3", "gp", "qmc", "random"] = "surrogate"
     """Who proposes: see studies/README.md."""
 
     def to_resolved(self) -> dict[str, Any]:
@@ -183,9 +213,11 @@ class StudyConfig(Section):
         """What the numbers of the study depend on, by dotted key; studies alike in it continue each other."""
         resolved = self.to_resolved()
         space = resolved.pop("space")
-        for name in ("source", "trials", "hours", "workers"):
+        for name in ("source", "trials", "hours", "workers", "timeout_minutes", "retrain"):
             resolved.pop(name)
         space.pop("source")
+        for name in ("rule", "margin_db"):  # who is left where; the rungs themselves divide the training
+            resolved["stopping"].pop(name)
         return _flatten({**resolved, "space": space})
 
 

@@ -5,8 +5,10 @@ Everything that a study leaves lies in here, and every verb but ``run`` and ``ch
     study.yaml  search_space.yaml  resolved.yaml  study.db  study.db.backup  lock
     teacher/                        what all trials share
     trials/<number>/                result.json curve.csv samples.png student.safetensors log.txt
+    trials/<number>/again/<k>/      the same, of a run with another seed; subsets.json
     checkpoints/                    of trials that are not finished
-    exports/  report.html
+    retrain/<number>/               of a trial that was trained in full, as in trials/<number>/
+    exports/  report.html  pick.json
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class RunFolder:
         self.baselines = self.teacher / "baselines.json"
         self.trials = self.path / "trials"
         self.checkpoints = self.path / "checkpoints"
+        self.retrain = self.path / "retrain"
         self.exports = self.path / "exports"
         self.report_html = self.path / "report.html"
         self.lock_file = self.path / "lock"
@@ -77,6 +80,10 @@ class RunFolder:
     def trial(self, number: int) -> Path:
         """Folder of one trial."""
         return self.trials / str(int(number))
+
+    def retrained(self, number: int) -> Path:
+        """Folder of one trial's full training."""
+        return self.retrain / str(int(number))
 
     def checkpoint(self, key: str, seed: int) -> Path:
         """State of an unfinished trial: of its point and seed, for a repeated trial has another number."""

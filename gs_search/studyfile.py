@@ -18,6 +18,7 @@ from gs_search.config import (
     ConstraintsConfig,
     DataConfig,
     MeasureConfig,
+    RetrainConfig,
     Section,
     StoppingConfig,
     StudyConfig,
@@ -46,7 +47,7 @@ class StudyReader:
         settings = self._settings(raw.pop("settings", None))
         sections = {}
         models: dict[str, type[Section]] = {"data": DataConfig, "teacher": TeacherConfig, "measure": MeasureConfig}
-        models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig}
+        models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig, "retrain": RetrainConfig}
         for name, model in models.items():
             sections[name] = self._section(name, model, raw.pop(name, None))
         source = self.path.resolve()
@@ -67,7 +68,7 @@ class StudyReader:
         self.problems.append(self.document.problem(key, message, hint))
 
     def _section(self, name: str, model: type[Section], raw: object) -> Any:
-        if raw is None and name in ("measure", "constraints", "stopping"):
+        if raw is None and name in ("measure", "constraints", "stopping", "retrain"):
             return model()
         if not isinstance(raw, dict):
             what = "is missing" if raw is None else f"must hold keys of its own, not {quote(raw)}"

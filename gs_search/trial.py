@@ -44,7 +44,19 @@ if TYPE_CHECKING:
     from gs_search.config import StudyConfig
     from gs_search.runfolder import RunFolder
 
-__all__ = ["TrialResult", "dump_images", "prepare", "run_trial", "trial_in_rungs"]
+__all__ = [
+    "LOOK_PICTURES",
+    "TrialResult",
+    "curve_csv",
+    "dump_images",
+    "layer_rows",
+    "peak_memory_mb",
+    "prepare",
+    "repair_targets",
+    "run_trial",
+    "trial_in_rungs",
+    "write_samples",
+]
 
 SCHEMA = 1
 
@@ -131,7 +143,7 @@ def trial_in_rungs(
         raise TrialFailed("out_of_memory", str(error).splitlines()[0]) from error
     record |= {
         "seconds": round(time.monotonic() - clock, 3),
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(),
         "started": started.isoformat(timespec="seconds"),
     }
     log("done")
@@ -176,7 +188,7 @@ def _run(
         ground.teacher,
         settings,
         ground.lessons,
-        _targets(ground, settings.repair_pictures),
+        repair_targets(ground, settings.repair_pictures),
         seed=seed,
         rungs=(0, *config.stopping.rungs),
         rate_factor=ground.rate_factor(),
@@ -230,8 +242,8 @@ def _run(
     fid = frechet_distance(features, ground.reference)
     flops = count_flops(student, config.image_px)
     log(f"FID {fid:.2f}")
-    folder.write_text(place / "curve.csv", _csv(slimmed.curve))
-    _write_samples(place / "samples.png", ground, painted)
+    folder.write_text(place / "curve.csv", curve_csv(slimmed.curve))
+    write_samples(place / "samples.png", ground, painted)
     checkpoint.unlink(missing_ok=True)
     return {
         "schema": SCHEMA,
@@ -253,7 +265,7 @@ def _run(
         "macs_paper": flops.macs_paper,
         "params": sum(p.numel() for p in slimmed.network.parameters()),
         "latency_ms": latency_ms(student, config.image_px, repeats=config.measure.latency_repeats),
-        "layers": _layers(ground, student),
+        "layers": layer_rows(ground, student),
         "parity": slimmed.parity.to_json(),
         "steps": settings.steps,
         "protocol": ground.baselines["protocol"]["id"],
@@ -294,7 +306,7 @@ def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[st
     return {name: len(pictures) for name, pictures in sets.items()}
 
 
-def _targets(ground: Groundwork, pictures: int) -> RepairTargets:
+def repair_targets(ground: Groundwork, pictures: int) -> RepairTargets:
     """The study's targets, or new ones where a point asks for another number of pictures."""
     if pictures == len(ground.targets.pictures):
         return ground.targets
@@ -302,7 +314,8 @@ def _targets(ground: Groundwork, pictures: int) -> RepairTargets:
     return record_targets(ground.teacher.network, inputs)
 
 
-def _layers(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
+def layer_rows(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
+    """Width and bits of each of the teacher's layers in the student; 0 wide where it is gone."""
     kept = slim_layers(student)
     rows = []
     for layer in ground.teacher.graph.layers.values():
@@ -321,12 +334,18 @@ def _layers(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
     return rows
 
 
-def _write_samples(path: Path, ground: Groundwork, painted: Tensor) -> None:
+def write_samples(path: Path, ground: Groundwork, painted: Tensor) -> None:
+    """Write eight validation pictures as PNG: input, teacher, student.
+
+    Args:
+        painted: the student's, eight or more of N x 3 x H x W in [-1, 1].
+    """
     rows = [ground.validation, to_uint8(ground.validation_outputs), to_uint8(painted)]
     write_png(path, grid([row[:SAMPLE_PICTURES] for row in rows]))
 
 
-def _csv(curve: list[dict[str, Any]]) -> str:
+def curve_csv(curve: list[dict[str, Any]]) -> str:
+    """A training's curve as CSV; columns in the order in which they first appear."""
     names: list[str] = list(dict.fromkeys(name for row in curve for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -335,7 +354,7 @@ def _csv(curve: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Peak resident memory of this process so far, in 10^6 bytes (with warm workers: of its trials so far)."""
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

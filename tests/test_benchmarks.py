@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -16,13 +21,17 @@ from torch import nn
 
 from benchmarks.engine import cases as engine_cases
 from benchmarks.engine import runs_table, usage
+from benchmarks.engine_trial import objectives
+from benchmarks.kills import counts
+from benchmarks.kills_processes import below, is_alive, wait_until_gone
+from benchmarks.kills_trial import NANS, key_of
 from benchmarks.plot import Panel, write_plot
 from benchmarks.reference_step import fake_quantize
 from benchmarks.report import mean_and_spread, number, table, wrong_turns
 from benchmarks.rows import Case, Row, Rows, curve, distinct
 
 
-@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step", "engine"])
+@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step", "engine", "kills", "export"])
 def test_says_how_it_is_called(name: str) -> None:
     done = CliRunner().invoke(import_module(f"benchmarks.{name}").main, ["--help"])
     assert done.exit_code == 0
@@ -122,3 +131,44 @@ def test_both_engines_get_the_same_work(name: str) -> None:
             for system in ("gs_search", "OptunaSearch, reused")}  # fmt: skip
     assert work["gs_search"] == work["OptunaSearch, reused"]
     assert all(case["trials"] >= 2 * case["workers"] for case in runs)
+
+
+def test_what_kills_have_left_is_counted() -> None:
+    names = ["target_gflops_ratio", "weight_bits.body", "sparsity_multiplier.body", "distill_weight", "feature_weight"]
+    points = [dict(zip(names, (share, 8, 1.0, 10, 5.0), strict=True)) for share in (i / 20 for i in range(1, 9))]
+    keys = [key_of(point, names) for point in points]
+    assert key_of({**points[0], "distill_weight": 10.0, "other": 1}, names) == keys[0]
+
+    def trial(state: str, index: int, values: list[float] | None = None) -> Any:
+        return SimpleNamespace(state=SimpleNamespace(name=state), params=points[index], values=values, user_attrs={})
+
+    whole = [objectives(point)["fid"] for point in points]
+    trials = [
+        trial("COMPLETE", 0, [whole[0], 0, 0]),
+        trial("COMPLETE", 1, [whole[1] * 1.5, 0, 0]),  # stopped, and told as if it were done
+        trial("PRUNED", 2),
+        trial("RUNNING", 3),
+        trial("FAIL", 4),
+        trial("FAIL", 5),
+        trial("WAITING", 6),
+    ]
+    assert NANS[0] == 5
+    order = [0, 1, 2, 3, 4, 5, 3]  # the fourth was begun again
+    marks = [("begin", keys[index], 1) for index in order]
+    marks += [("end", keys[index], 1) for index in (0, 3, 3)]
+    assert counts(trials, marks, names) == {
+        "asked": 6, "complete": 2, "partial": 1, "pruned": 1, "failed": 2, "running": 1, "lost": 2,
+        "repeated": 1, "nan": 1,
+    }  # fmt: skip
+
+
+def test_processes_are_found_below_their_parents_and_seen_to_end() -> None:
+    script = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert below(process.pid) == [child] and child in below(os.getpid())
+        assert wait_until_gone([child], seconds=0) == ["sleep\x0060\x00"]
+        os.kill(child, signal.SIGKILL)
+        assert wait_until_gone([child], seconds=10) == []
+    assert not is_alive(process.pid)

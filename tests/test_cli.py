@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import subprocess
@@ -219,6 +220,37 @@ def test_front_status_and_report(capsys: Capture, tmp_path: Path) -> None:
     assert run(capsys, "status", folder.path)[0] == 0
     code, output, error = run(capsys, "report", folder.path, "--json")
     assert code == 0 and json.loads(output)["report"] == str(folder.report_html) and folder.report_html.is_file()
+
+
+def test_watching_a_study_at_which_nobody_works(capsys: Capture, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", trials=2)
+    code, output, error = run(capsys, "status", folder.path, "--json", "--watch", "--every", "0")
+    assert (code, output) == (2, "") and "--every" in error
+    (tmp_path / "thesis").write_text("x")
+    code, output, error = run(capsys, "status", tmp_path / "thesis", "--watch")
+    assert (code, output) == (2, "") and "not a run folder" in error
+
+
+def test_init(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("asked nothing, for it is no terminal"))
+    code, output, error = run(capsys, "init", "first", "--trials", 5, "--hours", 2)
+    assert (code, error.count("\n")) == (0, 1) and error.startswith("note: no checkpoint and no pictures were given")
+    assert output.splitlines() == [
+        "studies/first.yaml and search_spaces/first.yaml: written, and gs-search check finds no mistake",
+        "  5 trials at 64 px; data drawn, teacher shipped",
+        "next: gs-search check studies/first.yaml --forecast; gs-search run studies/first.yaml",
+    ]
+    assert run(capsys, "check", "studies/first.yaml")[0] == 0
+    code, output, error = run(capsys, "init", "first", "--yes")
+    assert (code, output) == (2, "") and "replace it with --force" in error
+    code, output, error = run(capsys, "init", "first", "--yes", "--force", "--json", "--out", "elsewhere")
+    document = json.loads(output)
+    assert (code, document["study"], document["resolved"]["trials"]) == (0, "elsewhere/studies/first.yaml", 24)
+    before = sorted(tmp_path.rglob("*"))
+    code, output, error = run(capsys, "init", "--checkpoint", "gone.pth", "--photos", "nowhere")
+    assert (code, output, sorted(tmp_path.rglob("*"))) == (2, "", before)
+    assert [line.split(":")[1] for line in error.splitlines()] == [" gone.pth", " nowhere"]
 
 
 def test_front_dumps_images(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

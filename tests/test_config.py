@@ -18,6 +18,7 @@ from gs_search.config import (
     ConstraintsConfig,
     DataConfig,
     MeasureConfig,
+    RetrainConfig,
     StoppingConfig,
     StudyConfig,
     TeacherConfig,
@@ -48,7 +49,7 @@ def test_defaults(write_study: Write) -> None:
     path = write_study()
     config = load_study(path)
     assert (config.study, config.seed, config.trials, config.image_px) == ("small", 7, 3, 32)
-    assert (config.hours, config.workers, config.device, config.sampler) == (None, "auto", "auto", "tpe")
+    assert (config.hours, config.workers, config.device, config.sampler) == (None, "auto", "auto", "surrogate")
     assert config.source == path.resolve()
     assert config.data == DataConfig(kind="drawn", train=16, val=8, test=4)
     assert (config.data.reference, config.data.views) == (150, None)
@@ -79,7 +80,7 @@ def test_shipped_studies(repository: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_readme_lists_every_key(repository: Path) -> None:
     table = (repository / "studies" / "README.md").read_text()
     models = {"data": DataConfig, "teacher": TeacherConfig, "measure": MeasureConfig}
-    models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig}
+    models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig, "retrain": RetrainConfig}
     rows = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in table.splitlines() if row.startswith("| `")]
     listed = {name if i == 0 else f"{row[0].partition('.')[0]}.{name}" for row in rows for i, name in enumerate(row)}
     expected = {name for name in StudyConfig.model_fields if name not in (*models, "source")}
@@ -131,7 +132,7 @@ sampler: tpee
         "small.yaml:19: settings.weight_bits.up: must be one of 2, 3, 4, 5, 6, 7, 8, 32, not 1",
         "small.yaml:20: settings.batch_size: must be a number, not 'on'",
         "small.yaml:21: measure.fid_images: must be a whole number, not 60.5",
-        "small.yaml:22: sampler: must be one of tpe, nsga2, nsga3, gp, qmc, random, not 'tpee'; did you mean tpe?",
+        "small.yaml:22: sampler: must be one of surrogate, tpe, nsga2, nsga3, gp, qmc, random, not 'tpee'; did you mean tpe?",
     ]
 
 
@@ -265,9 +266,11 @@ def test_resolved_copy_is_the_same_study(write_study: Write, tmp_path: Path, mon
 
 def test_identity_is_what_numbers_depend_on(write_study: Write) -> None:
     base = load_study(write_study()).identity()
-    for old, new in [("trials: 3", "trials: 9"), ("seed: 7", "seed: 7\nworkers: 2\nhours: 1")]:
+    free = "workers: 2\nhours: 1\ntimeout_minutes: 3\nstopping: {rule: off, margin_db: 2}\nretrain: {steps: 9}"
+    for old, new in [("trials: 3", "trials: 9"), ("seed: 7", f"seed: 7\n{free}")]:
         assert load_study(write_study(changed(STUDY, old, new))).identity() == base
-    for old, new in [("seed: 7", "seed: 8"), ("batch_size: 2", "batch_size: 3"), ("val: 8", "val: 9")]:
+    bound = [("seed: 7", "seed: 8"), ("batch_size: 2", "batch_size: 3"), ("val: 8", "val: 9")]
+    for old, new in [*bound, ("seed: 7", "seed: 7\nstopping: {rungs: [1]}")]:
         assert load_study(write_study(changed(STUDY, old, new))).identity() != base
     other = load_study(write_study(STUDY, changed(SPACE, "high: 0.9", "high: 0.8"))).identity()
     assert {key for key in base if base[key] != other[key]} == {"space.parameters.target_gflops_ratio.high"}

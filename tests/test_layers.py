@@ -22,21 +22,29 @@ MAY_IMPORT = {
     "yamlfile": {"errors"},
     "lock": {"errors"},
     "front": {"errors"},
+    "noise": {"front"},
+    "repeats": {"noise", "runfolder"},
     "constraints": set(),
     "space": {"errors", "settings", "yamlfile"},
     "spacefile": {"errors", "settings", "yamlfile", "space"},
     "config": {"errors", "settings", "yamlfile", "space", "spacefile", "studyfile", "constraints"},
     "studyfile": {"errors", "settings", "yamlfile", "space", "spacefile", "config"},
     "runfolder": {"errors", "config", "lock", "__init__"},
-    "front_table": {"errors", "front", "runfolder", "constraints"},
+    "front_table": {"errors", "front", "runfolder", "constraints", "noise", "repeats"},
+    "front_files": {"errors", "front_table"},
+    "pick_words": set(),
+    "pick_table": {"front_table"},
+    "surroundings": {"front", "front_table", "noise", "pick_words", "repeats", "runfolder"},
+    "pick": {"__init__", "constraints", "errors", "front", "front_table", "pick_words", "runfolder", "surroundings"},
+    "workers": {"errors"},
     "data": {"errors"},
     "networks": {"errors"},
     "slimming": {"errors", "settings", "networks", "data", "measure"},
     "measure": {"errors", "data"},
 }
 TOP = {
-    "__main__", "cli", "dashboard", "export", "front_table", "groundwork", "phone", "preflight", "report",
-    "retrain", "search", "status", "trial",
+    "__main__", "cli", "dashboard", "export", "front_picture", "front_table", "groundwork", "newstudy", "phone",
+    "preflight", "reevaluate", "report", "retrain", "search", "status", "status_view", "trial",
 }  # fmt: skip
 DECISIONS = {"errors", "settings", "yamlfile", "lock", "space", "spacefile", "config", "studyfile", "constraints"}
 """Modules that decide without computing: quick to import, so that ``check`` and ``--help`` are quick."""
@@ -91,7 +99,7 @@ def test_engines_stay_in_their_place(path: Path) -> None:
         assert "optuna" not in names
     if part(path) in DECISIONS:
         assert not names & HEAVY
-    if part(path) in ("front", "front_table", "runfolder", "cli"):
+    if part(path) in ("front", "front_table", "noise", "pick", "repeats", "runfolder", "cli"):
         assert "torch" not in names
     if part(path) in ("slimming", "measure", "networks", "data", "trial"):
         assert not names & {"ray", "optuna"}

@@ -23,7 +23,7 @@ from tests.synthetic_run import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-INSTALL = 'pip install -c constraints.txt -e ".[offline,test]"'
+INSTALL = 'pip install -c constraints.txt -e ".[offline,export,test]"'
 SHARED_OPTIONS = {"--json", "--debug"}
 
 
@@ -77,11 +77,11 @@ def stage(folder: Path) -> Path:
     return folder
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command: str, folder: Path, *, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     path = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     arguments = ["bash", "-euo", "pipefail", "-c", command]
-    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
 
 
 QUICK = [line for line in commands("") if line.startswith("gs-search")]
@@ -96,7 +96,7 @@ def test_quick_commands_run_as_they_stand(command: str, checkout: Path) -> None:
 
 
 def test_quick_commands_are_there() -> None:
-    assert {line.split()[1] for line in QUICK} == {"--help", "check", "status", "front", "report"}
+    assert {line.split()[1] for line in QUICK} == {"--help", "check", "status", "front", "pick", "report"}
 
 
 def test_one_command_for_the_quickstart_and_one_for_the_tests() -> None:
@@ -104,7 +104,7 @@ def test_one_command_for_the_quickstart_and_one_for_the_tests() -> None:
     whole = [line for line in commands("") if line.startswith("python -m venv")]
     quickstart = "gs-search run studies/quickstart.yaml && gs-search report runs/quickstart"
     assert whole == [
-        f"{venv} && {INSTALL.replace('offline,test', 'offline')} && {quickstart}",
+        f"{venv} && {INSTALL.replace('offline,export,test', 'offline')} && {quickstart}",
         f"{venv} && {INSTALL} && python -m pytest",
     ]
 
@@ -121,7 +121,7 @@ def test_ci_runs_the_blocks_of_the_readme() -> None:
 def test_every_command_is_run_by_some_test() -> None:
     """A block that no test knows is a block that nobody runs."""
     marks = {"", "ci: install", "ci: test", "test: slow", "test: study", "test: needs a checkpoint and photos"}
-    marks |= {"test: library"}
+    marks |= {"test: library", "test: export", "test: retrain"}
     assert {block.mark for block in blocks()} == marks
     loose = [line for line in commands("") if not line.startswith(("gs-search", "python -m venv .venv &&"))]
     assert loose == []
@@ -200,3 +200,13 @@ def test_the_quickstart_and_its_proof(tmp_path_factory: pytest.TempPathFactory) 
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "runs" / "quickstart" / "trials" / str(number) / "result.json").read_text())
     assert float(done.stdout.split()[-1]) == pytest.approx(result["objectives"]["fid"], abs=0.01)
+    for step in commands("test: export"):
+        done = run(step, folder)
+        assert done.returncode == 0, f"{step}: {done.stderr}"
+    assert len(list((folder / "runs" / "quickstart" / "exports").glob("quickstart@fid*_gflops*_mb*.onnx"))) == 1
+    for step in commands("test: retrain"):
+        done = run(step, folder, timeout=1800)
+        assert done.returncode == 0, f"{step}: {done.stderr}"
+    (path,) = (folder / "runs" / "quickstart" / "retrain").glob("*/result.json")
+    record = json.loads(path.read_text())
+    assert record["objectives"]["fid"] <= record["short"]["objectives"]["fid"]

@@ -4,7 +4,8 @@
 early, ``samplers`` who proposes, ``database`` alone writes the study database (``backup`` and ``rebuild`` keep it
 safe),
 ``worker`` is what runs in a worker process, ``preparation`` makes what trials share, ``cluster`` starts and stops Ray,
-``standing`` and ``progress`` say how far a study is, ``forecast`` (with ``probe`` and ``costs``) what it will cost.
+``standing``, ``gains`` and ``progress`` say how far a study is, ``account`` sums up what it has brought and ``advice``
+what to do when that is nothing, ``forecast`` (with ``probe`` and ``costs``) what it will cost.
 Importing this package imports neither Ray nor Optuna.
 """
 

@@ -114,7 +114,7 @@ def advise(trials: Sequence[Ended], front: Sequence[Member], study: Study) -> li
             "raise `low` of target_gflops_ratio or the bits, and see what the teacher's own FID is"
         )
         found.insert(0, Advice("worthless", text))
-    return [Advice("stalled", seen), *found, _sampler(len(trials), study), _how(study), _stop(study)]
+    return [Advice("stalled", seen), *found, _sampler(study), _how(study), _stop(study)]
 
 
 def _endings(last: Sequence[Ended], study: Study) -> Iterator[Advice]:
@@ -255,12 +255,10 @@ def _crowded(count: int, members: int, share: float) -> bool:
     return sum(n * share**k * (1 - share) ** (members - k) for n, k in ways) < CHANCE
 
 
-def _sampler(finished: int, study: Study) -> Advice:
-    name = {"random": "tpe", "qmc": "tpe", "gp": "nsga2", "tpe": "gp" if finished <= 100 else "nsga2"}
-    other = name.get(study.sampler, "tpe")
+def _sampler(study: Study) -> Advice:
+    other = "nsga2" if study.sampler in ("surrogate", "gp") else "surrogate"
     why = {
-        "tpe": "proposes near good trials",
-        "gp": "proposes where the front is expected to grow",
+        "surrogate": "proposes where the front is expected to grow",
         "nsga2": "crosses distant members of the front",
     }[other]
     return Advice("sampler", f"try sampler: {other}, which {why}, instead of {study.sampler}")

@@ -9,14 +9,17 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from gs_search.errors import GsSearchError
 
-__all__ = ["Plan", "cores", "local_ray", "plan_workers", "scratch_folder", "worker_environment"]
+__all__ = [
+    "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "worker_environment",
+]  # fmt: skip
 
 PREFIX = "gs-search-"
 
@@ -40,14 +43,43 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Nothing but trial numbers and records travels through it; Ray wants 75 MiB at least."""
 
 
-class Plan:
-    """How many processes at once, and what each may use."""
+VITAL = ("gcs_server", "raylet")
+"""Processes of Ray, by its names for them, of which every one is needed; the others only observe."""
 
-    def __init__(self, workers: int, device: Literal["cpu", "cuda"], gpus: int) -> None:
+
+GPU_SHARE = 0.9
+"""Part of a GPU's memory that trials may fill."""
+
+GPU_CONTEXT_MB = 600
+"""What a process takes of a GPU before its first tensor."""
+
+
+class Plan:
+    """How many processes at once, and what each may use.
+
+    Args:
+        auto: the number of processes is not asked for, so that ``packed`` may raise it.
+    """
+
+    def __init__(self, workers: int, device: Literal["cpu", "cuda"], gpus: int, *, auto: bool = False) -> None:
         self.workers = workers
         self.device = device
+        self.gpus, self.auto = gpus, auto
         per_gpu = -(-workers // gpus) if device == "cuda" else 0
         self.resources = {"cpu": 1.0, "gpu": 1.0 / per_gpu} if per_gpu else {"cpu": 1.0}
+
+    def packed(self, memory: Mapping[str, float] | None) -> Plan:
+        """The plan with as many trials on each GPU as its memory and this machine's cores allow.
+
+        Args:
+            memory: ``trial_mb``, what one took when the study was prepared, and ``total_mb`` of a GPU; None where
+                neither was measured, as on a CPU.
+        """
+        if not (self.auto and self.device == "cuda" and memory):
+            return self
+        fitting = GPU_SHARE * memory["total_mb"] // (memory["trial_mb"] + GPU_CONTEXT_MB)
+        per_gpu = max(1, min(int(fitting), cores() // self.gpus))
+        return Plan(per_gpu * self.gpus, self.device, self.gpus, auto=True)
 
 
 def cores() -> int:
@@ -60,15 +92,15 @@ def cores() -> int:
 
 
 def plan_workers(workers: int | str, device: str, gpus: int) -> Plan:
-    """Settle ``auto``: a process a GPU where the study runs on GPUs, else a process a core.
+    """Settle ``auto``: a process a GPU where the study runs on GPUs (``Plan.packed`` may add), else one a core.
 
     Args:
         gpus: how many GPUs Ray found.
     """
     kind: Literal["cpu", "cuda"] = "cuda" if device == "cuda" or device == "auto" and gpus else "cpu"
-    if not isinstance(workers, int):
-        workers = max(1, gpus) if kind == "cuda" else cores()
-    return Plan(workers, kind, max(1, gpus))
+    auto = not isinstance(workers, int)
+    count = workers if isinstance(workers, int) else max(1, gpus) if kind == "cuda" else cores()
+    return Plan(count, kind, max(1, gpus), auto=auto)
 
 
 @contextmanager
@@ -132,6 +164,40 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
         yield plan_workers(workers, device, int(ray.cluster_resources().get("GPU", 0)))
     finally:
         ray.shutdown()
+
+
+def casualty() -> str | None:
+    """Name a process of Ray's own that has died, and without which no trial goes on; None while all of them live.
+
+    Ray itself does not tell: without its raylet a search waits for ever.
+    """
+    import ray
+
+    node = ray._private.worker._global_node  # any public question would go to the dead process
+    dead: list[str] = [name for name, _ in node.dead_processes()] if node is not None else []
+    return next((name for name in VITAL if name in dead), None)
+
+
+@contextmanager
+def obituary(note: Callable[[str], None]) -> Iterator[None]:
+    """Say when Ray's GCS has died: the next question to it blocks whoever asks, until Ray ends the whole process."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            if casualty() == VITAL[0]:
+                note(
+                    "Ray's gcs_server has died; this run ends within a minute, and the same command goes on from there"
+                )
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager

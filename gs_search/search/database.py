@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import statistics
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -22,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gs_search.errors import BadInput
 from gs_search.front import OBJECTIVES
 from gs_search.search.backup import ways_out
+from gs_search.search.endings import Asked, failure_record, objective_problem, told_attributes, told_values
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.samplers import make_sampler
 from gs_search.search.storage import Damaged, NoStudyYet, check_file, is_counted, open_study, patiently, quiet
@@ -31,53 +30,20 @@ if TYPE_CHECKING:
     from gs_search.config import StudyConfig
     from gs_search.runfolder import RunFolder
 
-__all__ = [
-    "Asked", "StudyDatabase", "failure_record", "objective_problem", "open_database", "told_attributes", "told_values",
-]  # fmt: skip
-
-ATTRIBUTES = (
-    "key", "seed", "cause", "message", "duplicate_of", "kid", "psnr_to_teacher", "params", "macs_paper",
-    "latency_ms", "steps", "seconds", "peak_memory_mb", "warm_start",
-)  # fmt: skip
-"""Fields of a result that Optuna's own tools show beside its values."""
+__all__ = ["StudyDatabase", "open_database"]
 
 MAX_DEATHS = 3
 """A point whose run died this often, driver and all, is not tried again: it may be what kills."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One trial to run."""
-
-    number: int
-    point: dict[str, Any]
-    key: str
-    seed: int
+TIMEOUT_TIMES, LEAST_TIMEOUT_S = 10, 600.0
+"""``timeout_minutes: auto``: so many times the median trial, but no less than ten minutes."""
 
 
 def derived_seed(*parts: object) -> int:
     """Mix ``parts`` into a seed in 0..2**31 - 1, the same on every machine and in every process."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def failure_record(
-    study: str, asked: Asked, cause: str, message: str, *, seconds: float | None = None
-) -> dict[str, Any]:
-    """``result.json`` of a trial that has no result."""
-    return {
-        "schema": 1,
-        "study": study,
-        "number": asked.number,
-        "state": "FAIL",
-        "cause": cause,
-        "message": " ".join(message.split())[:500],
-        "point": asked.point,
-        "key": asked.key,
-        "seed": asked.seed,
-        "objectives": None,
-        "seconds": seconds,
-    }
 
 
 def open_database(
@@ -155,6 +121,13 @@ class StudyDatabase:
         ]
         return statistics.median(spent) if spent else None
 
+    def timeout_s(self) -> float | None:
+        """Seconds after which a trial that starts now has failed; None where there is nothing to judge by."""
+        if self.config.timeout_minutes != "auto":
+            return 60 * float(self.config.timeout_minutes)
+        usual = self.usual_seconds()
+        return None if usual is None else max(LEAST_TIMEOUT_S, TIMEOUT_TIMES * usual)
+
     # --- asking
 
     def enqueue_start_points(self) -> None:
@@ -187,11 +160,18 @@ class StudyDatabase:
     def next_sampler(self) -> optuna.samplers.BaseSampler:
         """Make the sampler of the next proposal."""
         turn = self._turn()
+        turn_seed = derived_seed(self.config.seed, "sampler", turn)
+        study_seed = derived_seed(self.config.seed, "sampler")
+        if self.config.sampler == "surrogate":
+            from gs_search.search.surrogate import SurrogateSampler
+
+            space, corner = self.feasibility.space(), self.feasibility.corner()
+            return SurrogateSampler(space, reference=corner, position=turn, seed=turn_seed, study_seed=study_seed)
         return make_sampler(
             self.config.sampler,
             turn=turn,
-            turn_seed=derived_seed(self.config.seed, "sampler", turn),
-            study_seed=derived_seed(self.config.seed, "sampler"),
+            turn_seed=turn_seed,
+            study_seed=study_seed,
             parameters=[parameter.name for parameter in self.config.space.parameters],
         )
 
@@ -251,7 +231,7 @@ class StudyDatabase:
 
     def fail(self, asked: Asked, cause: str, message: str, *, requeue: bool = False) -> dict[str, Any]:
         """Enter a trial's ending without a result, on disk first; ``requeue`` has the next run repeat it."""
-        record = failure_record(self.config.study, asked, cause, message)
+        record = failure_record(self.config.study, asked, cause, message, place=self.folder.trial(asked.number))
         if requeue:
             # Before the file: once that is there, a run that starts after our death tells from it.
             self._attribute(self.trials()[asked.number], "requeue", True)
@@ -270,7 +250,7 @@ class StudyDatabase:
         if not violated:
             return None
         # To Optuna it is pruned, with a constraint: TPE ranks it by that, behind all that keep the constraints.
-        record = failure_record(self.config.study, asked, "infeasible", message)
+        record = failure_record(self.config.study, asked, "infeasible", message, place=self.folder.trial(asked.number))
         record |= {"state": "PRUNED", "constraints": violated}
         self.write_result(record)
         self.tell(record)
@@ -279,10 +259,12 @@ class StudyDatabase:
 
     def leave(self, asked: Asked, verdict: object, report: Mapping[str, Any] | None) -> dict[str, Any]:
         """Enter a trial that was left at a rung, on disk first, with what it had told there."""
-        record = failure_record(self.config.study, asked, "dominated", str(verdict))
+        seconds = None if report is None else float(report["seconds"])
+        place = self.folder.trial(asked.number)
+        record = failure_record(self.config.study, asked, "dominated", str(verdict), place=place, seconds=seconds)
         record |= {"state": "PRUNED"}
         if report is not None:
-            record |= {"rungs": [dict(report)], "seconds": report["seconds"], "partial": dict(report)}
+            record |= {"rungs": [dict(report)], "partial": dict(report)}
         self.write_result(record)
         self.tell(record)
         return record
@@ -350,30 +332,6 @@ class StudyDatabase:
     def _attribute(self, trial: FrozenTrial, name: str, value: Any) -> None:
         storage = self.study._storage  # ask() returned the live trial long ago; its number is all we keep
         patiently(lambda: storage.set_trial_user_attr(trial._trial_id, name, value))
-
-
-def told_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
-    """User attributes that a trial gets from its ``result.json``."""
-    return {name: record[name] for name in ATTRIBUTES if record.get(name) is not None}
-
-
-def told_values(record: Mapping[str, Any]) -> list[float] | None:
-    """Values that a trial gets from its ``result.json``; only a complete one has any."""
-    return [float(record["objectives"][name]) for name in OBJECTIVES] if record["state"] == "COMPLETE" else None
-
-
-def objective_problem(record: Mapping[str, Any]) -> str | None:
-    """Say which objective of a complete trial is missing or not a finite number, or return None."""
-    if record["state"] != "COMPLETE":
-        return None
-    objectives = record.get("objectives") or {}
-    for name in OBJECTIVES:
-        value = objectives.get(name)
-        if not isinstance(value, (int, float)):
-            return f"{name} is missing"
-        if not math.isfinite(value):
-            return f"{name} is {value}"
-    return None
 
 
 def _describes(record: Mapping[str, Any], trial: FrozenTrial) -> bool:

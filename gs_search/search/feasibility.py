@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gs_search.constraints import is_feasible, resolve, too_large_to_start, violations
 from gs_search.errors import GsSearchError
-from gs_search.front import OBJECTIVES
+from gs_search.front import OBJECTIVES, reference_point
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -64,6 +64,17 @@ class Feasibility:
         return [
             t for t in complete if not is_feasible(violations(dict(zip(OBJECTIVES, t.values, strict=True)), limits))
         ]
+
+    def corner(self) -> tuple[float, ...] | None:
+        """The reference point, or the constraints where they are narrower; None before the teacher was measured.
+
+        What lies beyond it is worth nothing.
+        """
+        baselines, limits = self._baselines(), self.limits()
+        if baselines is None:
+            return None
+        names = ("max_fid", "max_gflops", "max_mb")  # in the order of the objectives
+        return tuple(min(a, limits.get(n, a)) for n, a in zip(names, reference_point(baselines), strict=True))
 
     def space(self) -> SearchSpace:
         """The study's space without what ``max_gflops`` rules out, as far as the teacher has been measured.

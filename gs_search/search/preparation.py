@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class Preparation:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(ERROR_MARK):
-                self._error = _error_from(json.loads(line.removeprefix(ERROR_MARK)))
+                self._error = _error_from(json.loads(line.removeprefix(ERROR_MARK)), self._purpose)
             else:
                 note(line.rstrip("\n"))
 
@@ -113,8 +114,10 @@ def function_named(name: str) -> Callable[..., Any]:
     return function
 
 
-def _error_from(described: dict[str, str]) -> GsSearchError:
-    kind = getattr(gs_search.errors, described["kind"], GsSearchError)
+def _error_from(described: dict[str, str], purpose: str) -> GsSearchError:
+    kind = getattr(gs_search.errors, described["kind"], None)
+    if kind is None:
+        return GsSearchError(f"{purpose} failed: {described['message']}")
     if kind is ConfigError:
         return ConfigError(described["message"].splitlines())
     if not issubclass(kind, BadInput):
@@ -142,6 +145,11 @@ def _main(folder: str, function: str, *options: str) -> int:
         )
     except GsSearchError as error:
         print(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}), flush=True)
+        return 1
+    except Exception as error:
+        # Its beginning: the last line of a long message may say anything.
+        said = " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+        print(ERROR_MARK + json.dumps({"kind": "", "message": said}), flush=True)
         return 1
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class Progress:
     """
 
     def __init__(self, stream: IO[str] | None = None, *, quiet: bool = False) -> None:
-        self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        file: Any = _Patient(stream or sys.stderr)
+        self._console = Console(file=file, quiet=quiet, highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
         self._task: Any = None
 
@@ -42,6 +44,11 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def console(self) -> Console:
+        """Where the lines go, for what is shown below them."""
+        return self._console
 
     def note(self, line: str) -> None:
         """Write a line about the search as a whole."""
@@ -91,6 +98,29 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class _Patient:
+    """A stream that may lose its reader, as after ``| head`` or with its terminal: a search goes on without."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            self.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+        except (OSError, ValueError):  # the latter: closed
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _objectives(record: Mapping[str, Any]) -> str:

@@ -23,7 +23,8 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from gs_search.errors import BadInput
 from gs_search.search.backup import COMPANIONS, finished_in, remove_file
-from gs_search.search.database import StudyDatabase, objective_problem, told_attributes, told_values
+from gs_search.search.database import StudyDatabase
+from gs_search.search.endings import objective_problem, told_attributes, told_values
 from gs_search.search.feasibility import constraint_attributes
 from gs_search.search.samplers import generation_attribute
 from gs_search.search.storage import NOT_COUNTED, close_study, open_study

@@ -18,11 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from gs_search.errors import BadInput
+from gs_search.errors import BadInput, GsSearchError
 from gs_search.search.backup import RollingCopy
-from gs_search.search.cluster import Plan, local_ray, scratch_folder
+from gs_search.search.cluster import Plan, local_ray, obituary, scratch_folder
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
@@ -98,7 +99,7 @@ def run_study(
     start = time.monotonic()
     total = config.trials if trials is None else trials
     hours = config.hours if hours is None else hours
-    with progress or Progress() as progress, folder.lock():
+    with _plain_errors(folder), progress or Progress() as progress, folder.lock():
         folder.create(config)
         url = storage or os.environ.get("GS_SEARCH_STORAGE")
         database = open_database(folder, config, url=url)
@@ -128,6 +129,19 @@ def run_study(
                 retrain_teacher,
             )
         return _summary(database, folder, total, before, ending, time.monotonic() - start)
+
+
+@contextmanager
+def _plain_errors(folder: RunFolder) -> Iterator[None]:
+    """Turn what a full disk, a missing right or a lost database raises, wherever it does, into one line."""
+    try:
+        yield
+    except (OSError, StorageInternalError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise GsSearchError(
+            f"{folder.path}: {reason}; finished results are safe in trials/, and the same command goes on from there "
+            "once that is mended"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +198,28 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
                 (scratch / "printed.txt").open("w") as printed,
                 redirect_stdout(printed),
                 local_ray(scratch, workers=run.workers, device=run.config.device) as plan,
+                obituary(run.progress.note),
             ):
                 interrupted.listen()  # Ray has put its own handler there
                 ready = prepared.wait(interrupted)
                 ending = _search(run, plan, scratch, interrupted) if ready else "interrupted"
         finally:
             prepared.close()
-            # Only now, when no worker can write a result any more.
-            run.database.settle("interrupted", "the run was stopped")
-            if run.copy:
-                run.copy.make()
+            try:
+                # Only now, when no worker can write a result any more.
+                run.database.settle("interrupted", "the run was stopped")
+                _publish(run)
+            finally:
+                if run.copy:
+                    run.copy.make()
     return ending
+
+
+def _publish(run: _Run) -> None:
+    """Have plain ``optuna-dashboard`` show what ``gs-search dashboard`` does."""
+    from gs_search.dashboard.publish import publish_quietly
+
+    publish_quietly(run.database.study, run.folder, run.progress.note)
 
 
 def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool]) -> str:
@@ -203,22 +228,28 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
 
     from gs_search.search.rungs import Rungs
     from gs_search.search.scheduler import ParetoStopping
-    from gs_search.search.searcher import SearchStopped, StudyCallback, StudySearcher
+    from gs_search.search.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher, one_line
     from gs_search.search.worker import TrialWorker
 
     if run.earlier is not None:
         _take_over(run.database, run.earlier, run.progress)
     run.database.enqueue_start_points()  # but for those that came from an earlier study
+    plan = plan.packed(run.folder.read_json(run.folder.baselines).get("gpu_memory"))
     baselines = Baselines.read(run.folder)
-    where = standing(run.database, baselines, run.total, plan.workers)
-    run.database.study.set_user_attr("run", {"total": run.total, "workers": plan.workers})
+    ends = None if run.deadline is None else time.time() + run.deadline - time.monotonic()
+    where = standing(run.database, baselines, run.total, plan.workers, ends=ends)
+    told = {"total": run.total, "workers": plan.workers, "pid": os.getpid(), "ends": ends}
+    run.database.study.set_user_attr("run", told)
     run.progress.note(
         f"{run.total - where.done} trials to go, {plan.workers} at once on {plan.device}; results in {run.folder.path}"
     )
     run.progress.start(where.done, run.total)
 
     def on_finish(record: dict[str, Any]) -> None:
-        run.progress.trial(record, standing(run.database, baselines, run.total, plan.workers))
+        try:
+            run.progress.trial(record, standing(run.database, baselines, run.total, plan.workers, ends=ends))
+        except Exception as error:  # the trial is recorded; a search does not end for want of a line about it
+            run.progress.note(f"trial {record['number']} ended; its line failed: {one_line(error)}")
         if run.copy:
             run.copy.told()
 
@@ -249,6 +280,15 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
         )
     except SearchStopped:
         pass
+    except RayLost as lost:
+        # Nobody can be asked to end its workers; they notice by themselves.
+        time.sleep(WORKERS_DIE_S)
+        raise GsSearchError(
+            f"a process of Ray has died: {lost}; what is finished is kept, and the same command goes on from there"
+        ) from None
+    except Exception as error:
+        if searcher.error is None:
+            raise GsSearchError(f"Ray Tune ended the search: {one_line(error)}") from error
     if searcher.error is not None:
         raise searcher.error
     if interrupted():

@@ -24,8 +24,21 @@ class ParetoStopping(FIFOScheduler):
         asked = self.searcher.live.get(trial.trial_id)
         if "rung" not in result or asked is None:
             return str(TrialScheduler.CONTINUE)
-        verdict: Verdict | None = self.rungs.judge(asked.number, result["rung"][0])
+        verdict: Verdict | None = None
+        try:
+            verdict = self.rungs.judge(asked.number, result["rung"][0])
+        except Exception as error:
+            self.searcher.give_up(f"judging trial {asked.number} at its rung", error)
         if verdict is None:
             return str(TrialScheduler.CONTINUE)
         self.searcher.verdicts[trial.trial_id] = verdict
         return str(TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Remember all rungs of a trial: one that went on from a checkpoint did not pause at all of them again."""
+        asked = self.searcher.live.get(trial.trial_id)
+        if asked is not None and "record" in result:
+            try:
+                self.rungs.remember(asked.number, result["record"][0].get("rungs") or ())
+            except Exception as error:
+                self.searcher.give_up(f"reading the rungs of trial {asked.number}", error)

@@ -7,6 +7,7 @@ every ending has a state and a cause, and nothing of the database leaves this pr
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from gs_search.errors import GsSearchError
-from gs_search.search.database import Asked, StudyDatabase
+from gs_search.search.cluster import casualty
+from gs_search.search.database import StudyDatabase
+from gs_search.search.endings import Asked
 from gs_search.search.rungs import Verdict
 
-__all__ = ["SearchStopped", "StudyCallback", "StudySearcher"]
+__all__ = ["RayLost", "SearchStopped", "StudyCallback", "StudySearcher", "one_line"]
 
 RETRIES = 1
 """Times that a trial is begun again after the death of its process; its own mistakes are final."""
@@ -29,11 +32,21 @@ RETRIES = 1
 FAILURES_IN_A_ROW = 5
 """So many failures of one cause, one after the other, are no accident of a point."""
 
+LONGEST = 500
+"""Letters of an error that is passed on; some bring a whole page of state."""
+
 Record = dict[str, Any]
 
 
 class SearchStopped(Exception):
     """Raised inside Tune's loop to end it; never leaves ``runner``."""
+
+
+class RayLost(BaseException):
+    """Raised inside Tune's loop when a part of Ray has died; never leaves ``runner``.
+
+    No Exception, because after one of those Tune tidies up, and waits for answers of the dead.
+    """
 
 
 class StudySearcher(Searcher):
@@ -73,9 +86,18 @@ class StudySearcher(Searcher):
         self._streak: list[Record] = []
         self._again: deque[Asked] = deque()
         self._deaths: Counter[int] = Counter()
+        self._stillborn: Counter[int] = Counter()
+        self._limits: dict[str, tuple[float, float]] = {}
+        """When live trials began, and the seconds that each has."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Next trial; None while there is none but one may have to be repeated; or FINISHED."""
+        answer = self._suggest(trial_id)
+        if dead := casualty():  # while the sampler was thinking; what Tune does next is to ask Ray
+            raise RayLost(dead)
+        return answer
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         try:
             if self._again and not self._must_stop():
                 return self._start(trial_id, self._again.popleft())
@@ -85,16 +107,17 @@ class StudySearcher(Searcher):
                     return self._start(trial_id, asked)
             if self.live and self.error is None and not self.interrupted():
                 return None
-        except GsSearchError as error:
-            self.error = error
         except Exception as error:
             # Tune would repeat the question for ten minutes; a broken sampler stays broken.
-            self.error = GsSearchError(f"proposing a trial failed: {type(error).__name__}: {error}")
+            self.give_up("proposing a trial", error)
         return str(Searcher.FINISHED)
 
     def _start(self, trial_id: str, asked: Asked) -> dict[str, Any]:
+        timeout = self.database.timeout_s()
         self.live[trial_id] = asked
-        return {"number": asked.number, "point": asked.point, "key": asked.key, "seed": asked.seed}
+        self._limits[trial_id] = (time.monotonic(), math.inf if timeout is None else timeout)
+        told = {"number": asked.number, "point": asked.point, "key": asked.key, "seed": asked.seed}
+        return {**told, "timeout_s": timeout}
 
     def _has_enough(self) -> bool:
         waiting = len(self._again) + sum(map(len, self._twins.values()))
@@ -136,20 +159,40 @@ class StudySearcher(Searcher):
             return
         self._end(trial_id, lambda asked: self._told(result["record"][0]))
 
-    def process_died(self, trial_id: str, cause: str, message: str) -> bool:
+    def process_died(self, trial_id: str, cause: str, reason: str, *, begun: bool = True) -> bool:
         """Have a live trial run once more in another process, or fail it; say whether it runs again.
 
         Tune's own retries are off: a process that dies between two trials costs the next one both its tries.
+
+        Args:
+            begun: the trial was at work in it. Where not, it is not to blame, and is not failed for that; but it stops
+                the search that one process after the other dies.
         """
         asked = self.live.get(trial_id)
         if asked is None:
             return False
-        if record := self.database.unheard_result(self.database.trials()[asked.number]):
+        try:
+            record = self.database.unheard_result(self.database.trials()[asked.number])
+        except Exception as error:
+            self.give_up(f"looking for the result of trial {asked.number}", error)
+            return False
+        if record:
             self._end(trial_id, lambda _: self._told(record))
             return False
-        self._deaths[asked.number] += 1
+        began, limit = self._limits[trial_id]
+        if time.monotonic() - began >= limit:  # the worker has ended itself, see ``worker``
+            self.end_without_result(trial_id, "timeout", f"took longer than {limit / 60:.3g} minutes, and did not end")
+            return False
+        deaths = self._deaths if begun else self._stillborn
+        deaths[asked.number] += 1
+        if self._stillborn[asked.number] >= FAILURES_IN_A_ROW:
+            self.error = GsSearchError(
+                f"stopped after {FAILURES_IN_A_ROW} processes died before they began trial {asked.number}; the last: "
+                f"{reason[:LONGEST]}"
+            )
+            return False
         if self._deaths[asked.number] > RETRIES:
-            self.end_without_result(trial_id, cause, message)
+            self.end_without_result(trial_id, cause, f"its process died twice: {reason}")
             return False
         self._again.append(self.live.pop(trial_id))
         return True
@@ -178,10 +221,8 @@ class StudySearcher(Searcher):
                     self._finish(self.database.leave(twin, record["message"], None))
                 else:
                     self._finish(self.database.fail(twin, record["cause"], f"same point as {asked.number}"))
-        except GsSearchError as error:
-            self.error = error
         except Exception as error:
-            self.error = GsSearchError(f"trial {asked.number} could not be recorded: {type(error).__name__}: {error}")
+            self.give_up(f"recording trial {asked.number}", error)
 
     def _finish(self, record: Record) -> None:
         self._counted += 1
@@ -197,11 +238,28 @@ class StudySearcher(Searcher):
                 f"{last['number']}, said: {last['message']}"
             )
 
+    def give_up(self, doing: str, error: Exception) -> None:
+        """End the search for an error that is no trial's. Tune would swallow it, or end with its own traceback."""
+        if self.error is None and isinstance(error, GsSearchError):
+            self.error = error
+        elif self.error is None:
+            self.error = GsSearchError(f"{doing} failed: {one_line(error)}")
+            self.error.__cause__ = error
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the database is the state, and a pickle would carry its password."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see ``save``."""
+
+
+def one_line(error: BaseException) -> str:
+    """Say what an error is; of one that brings its traceback along, as Tune's do, the last line."""
+    text = str(error)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if "Traceback (most recent call last)" in text:
+        return lines[-1].strip()[:LONGEST]
+    return f"{type(error).__name__}: {' '.join(text.split())[:LONGEST]}"
 
 
 def _read(path: Path) -> str:
@@ -217,9 +275,16 @@ class StudyCallback(Callback):
     def __init__(self, searcher: StudySearcher, note: Callable[[str], None]) -> None:
         self.searcher = searcher
         self.note = note
+        self._begun: set[str] = set()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note that a process has taken a trial."""
+        self._begun.add(trial.trial_id)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Leave the loop, busy workers killed, when there is a reason to."""
+        if dead := casualty():
+            raise RayLost(dead)
         if self.searcher.error is None and not self.searcher.interrupted():
             return
         for trial in trials:
@@ -233,6 +298,8 @@ class StudyCallback(Callback):
         text = _read(Path(trial.error_file)) if trial.error_file else ""
         cause = "out_of_memory" if "OutOfMemory" in text or "out of memory" in text.lower() else "killed"
         lines = [line for line in text.splitlines() if line.strip()]
-        message = f"its process died twice: {lines[-1].strip() if lines else 'no reason given'}"
-        if self.searcher.process_died(trial.trial_id, cause, message) and asked is not None:
-            self.note(f"trial {asked.number}: its process died; trying once more")
+        reason = lines[-1].strip() if lines else "no reason given"
+        begun = trial.trial_id in self._begun
+        if self.searcher.process_died(trial.trial_id, cause, reason, begun=begun) and asked is not None:
+            how = "died; trying once more" if begun else "died before it began; trying again"
+            self.note(f"trial {asked.number}: its process {how}")

@@ -20,7 +20,8 @@ from optuna.trial import TrialState
 
 from gs_search.errors import BadInput
 from gs_search.runfolder import RunFolder
-from gs_search.search.database import StudyDatabase, told_attributes, told_values
+from gs_search.search.database import StudyDatabase
+from gs_search.search.endings import told_attributes, told_values
 from gs_search.search.feasibility import constraint_attributes
 from gs_search.search.samplers import generation_attribute
 from gs_search.search.storage import patiently, quiet

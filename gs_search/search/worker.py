@@ -7,6 +7,7 @@ left to Tune, which is therefore right to take every error it sees for one of th
 
 from __future__ import annotations
 
+import faulthandler
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Trainable
 
 from gs_search.errors import TrialFailed
-from gs_search.search.database import Asked, failure_record, objective_problem
+from gs_search.search.endings import STACK, Asked, failure_record, objective_problem
 from gs_search.search.preparation import function_named
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from gs_search.runfolder import RunFolder
 
 __all__ = ["TrialWorker", "run_one"]
+
+GRACE_S = 30.0
+"""Seconds between the time limit of a trial, which its next step notices, and the end of its process."""
 
 HEARTBEAT_S = 1.0
 """Seconds between two writes of a trial's ``progress.json``."""
@@ -40,19 +44,20 @@ class TrialWorker(Trainable):
 
         self._folder = RunFolder(Path(config["folder"]))
         self._study = load_resolved(self._folder.resolved_yaml)
-        self._asked = _asked(config)
+        self._asked, self._timeout_s = _asked(config), config.get("timeout_s")
         self._trial: Generator[dict[str, Any], None, dict[str, Any]] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
-        self._asked = _asked(new_config)
+        self._asked, self._timeout_s = _asked(new_config), new_config.get("timeout_s")
         self._leave()
         return True
 
     def step(self) -> dict[str, Any]:
         """Run the trial as far as its next rung, or to its end; ``record`` is its ``result.json``."""
         if self._trial is None:
-            self._trial = run_in_rungs(self.config["function"], self._asked, self._study, self._folder)
+            function, timeout_s = self.config["function"], self._timeout_s
+            self._trial = run_in_rungs(function, self._asked, self._study, self._folder, timeout_s=timeout_s)
         # Both in a list, because Tune flattens nested dictionaries.
         try:
             return {"rung": [next(self._trial)], "done": False}
@@ -92,9 +97,12 @@ def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) 
 
 
 def run_in_rungs(
-    function: str, asked: Asked, study: StudyConfig, folder: RunFolder
+    function: str, asked: Asked, study: StudyConfig, folder: RunFolder, *, timeout_s: float | None = None
 ) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """Run one trial to a record, which is on disk when this returns. Raises nothing that the trial causes.
+
+    A trial that takes longer than ``timeout_s`` fails at its next step. One that takes no step any more ends its
+    process ``GRACE_S`` later, where it hung being in its ``stack.txt``; the driver sees the process die, and knows why.
 
     Args:
         function: ``module:name`` of a trial: a generator that pauses at rungs, or a plain function. Imported here, so
@@ -105,6 +113,7 @@ def run_in_rungs(
     result_path = place / "result.json"
     result_path.unlink(missing_ok=True)
     start = time.monotonic()
+    ending = _end_process_after(timeout_s, place / STACK)
     try:
         result = function_named(function)(
             asked.point,
@@ -112,44 +121,90 @@ def run_in_rungs(
             folder,
             number=asked.number,
             seed=asked.seed,
-            on_progress=_heartbeat(folder, place),
+            on_progress=_heartbeat(folder, place, timeout_s),
         )
         if isinstance(result, Generator):
-            result = yield from result
+            result = yield from _until_left(result)
         record: dict[str, Any] = result.to_json()
         if problem := objective_problem(record):
             raise TrialFailed("nan", problem)
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # SystemExit and the like would end the process, and cost the trial its cause
+        if hasattr(error, "ray_terminate_msg"):  # Ray's way of passing on a SIGTERM: the machine's cause, not its own
+            raise
         cause = _cause(error)
         if cause == "exception":
-            with (place / "log.txt").open("a", encoding="utf-8") as log:
+            with (place / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
                 log.write(traceback.format_exc())
-        message = str(error) if isinstance(error, TrialFailed) else f"{type(error).__name__}: {error}"
-        record = failure_record(study.study, asked, cause, message, seconds=time.monotonic() - start)
+        message = str(error) if isinstance(error, TrialFailed) else _said(error)
+        seconds = time.monotonic() - start
+        record = failure_record(study.study, asked, cause, message, place=place, seconds=seconds)
         folder.write_json(result_path, record)
     else:
         if not result_path.exists():
             folder.write_json(result_path, record)
     finally:
+        ending()
         (place / "progress.json").unlink(missing_ok=True)
     return record
 
 
-def _cause(error: Exception) -> str:
+def _until_left(trial: Generator[dict[str, Any], None, Any]) -> Generator[dict[str, Any], None, Any]:
+    """``yield from``, but that a trial which is left may raise what it likes: its ending has been written."""
+    while True:
+        try:
+            report = next(trial)
+        except StopIteration as end:
+            return end.value
+        try:
+            yield report
+        except GeneratorExit:
+            with suppress(BaseException):
+                trial.close()
+            raise
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own __str__ is broken
+        return type(error).__name__
+
+
+def _cause(error: BaseException) -> str:
     if isinstance(error, TrialFailed):
         return error.cause
     # By name: torch has its own class for the GPU, and a plain RuntimeError for the CPU.
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return "out_of_memory" if named or "can't allocate memory" in str(error) else "exception"
+    return "out_of_memory" if named or "can't allocate memory" in _said(error) else "exception"
 
 
-def _heartbeat(folder: RunFolder, place: Path) -> Callable[[dict[str, Any]], None]:
-    """Make the ``on_progress`` of a trial: it keeps ``progress.json`` fresh for ``status``."""
+def _end_process_after(seconds: float | None, path: Path) -> Callable[[], None]:
+    """End this process after so many seconds and ``GRACE_S``; return what calls that off."""
+    if seconds is None:
+        return lambda: None
+    # The C library's clock: a thread of Python would wait for ever for one that hangs without releasing the lock.
+    file = path.open("w", encoding="utf-8")
+    faulthandler.dump_traceback_later(seconds + GRACE_S, exit=True, file=file)
+
+    def call_off() -> None:
+        faulthandler.cancel_dump_traceback_later()
+        file.close()
+        path.unlink(missing_ok=True)
+
+    return call_off
+
+
+def _heartbeat(folder: RunFolder, place: Path, timeout_s: float | None) -> Callable[[dict[str, Any]], None]:
+    """Make the ``on_progress`` of a trial: it keeps ``progress.json`` fresh for ``status``, and watches the time."""
     start = last = time.monotonic()
 
     def beat(state: dict[str, Any]) -> None:
         nonlocal last
         now = time.monotonic()
+        if timeout_s is not None and now - start > timeout_s:
+            raise TrialFailed("timeout", f"took longer than {timeout_s / 60:.3g} minutes, at {_where(state)}")
         if now - last < HEARTBEAT_S:
             return
         last = now
@@ -157,3 +212,7 @@ def _heartbeat(folder: RunFolder, place: Path) -> Callable[[dict[str, Any]], Non
             folder.write_json(place / "progress.json", {**state, "seconds": round(now - start, 1)})
 
     return beat
+
+
+def _where(state: Mapping[str, Any]) -> str:
+    return f"step {state['step']} of {state['steps']}" if "steps" in state else "an unknown step"

@@ -7,7 +7,7 @@ terms, each of them logged. Whatever needs the teacher alone is computed without
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from gs_search.slimming.importance import Scaling
 from gs_search.slimming.objective import feature_loss, pixel_loss
 from gs_search.slimming.perceptual import Perceptual, PerceptualCache, content_loss, style_loss
 from gs_search.slimming.teacher import Batch, Teacher
+from gs_search.slimming.team import ALONE, Team
 
 __all__ = ["Distillation", "perceptual_of"]
 
@@ -30,6 +31,7 @@ class Distillation(nn.Module):
         alive: channels that the student has; of an unextracted one they change as it shrinks.
         extracted: whether dead channels are gone from the student.
         perceptual: shared by all phases of a run; None where no perceptual term is asked for.
+        team: among whom the pictures of a step are dealt out.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class Distillation(nn.Module):
         *,
         extracted: bool,
         perceptual: PerceptualCache | None,
+        team: Team = ALONE,
     ) -> None:
         super().__init__()
         self.teacher, self.scaling, self.alive, self.settings = teacher, scaling, alive, settings
-        self.extracted = extracted
+        self.extracted, self.team = extracted, team
         # In a list, so that its frozen weights are no parameters of this module.
         self._perceptual = [perceptual] if perceptual is not None else []
         layers = teacher.graph.layers
@@ -55,17 +58,24 @@ class Distillation(nn.Module):
             for tap in (t for t, weight in self.weights.items() if weight):
                 self.maps[_key(tap)] = nn.Parameter(self._placing(tap))
 
-    def terms(self, fake: Tensor, features: Mapping[str, Tensor], batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def terms(
+        self,
+        fake: Tensor,
+        features: Mapping[str, Tensor],
+        batch: Batch,
+        mean_squares: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each term.
 
         Args:
             fake: the student's pictures, N x 3 x H x W in [-1, 1].
             features: the student's at the teacher's taps.
+            mean_squares: from the method of this name, where ``batch`` is a part of the step's pictures.
         """
         settings = self.settings
         found = {"pixel": (settings.distill_weight, pixel_loss(fake, batch.outputs))}
         if batch.features and any(self.weights.values()):
-            found["feature"] = (1.0, self._features(features, batch))
+            found["feature"] = (1.0, self._features(features, batch, mean_squares or {}))
         if self._perceptual:
             cache = self._perceptual[0]
             wanted = cache.describe(batch.outputs, batch.indices)
@@ -76,20 +86,34 @@ class Distillation(nn.Module):
                 found["style"] = (settings.style_weight, style_loss(seen, wanted))
         return found
 
-    def _features(self, features: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def mean_squares(self, batches: Sequence[Batch]) -> dict[str, Tensor] | None:
+        """Denominators of the feature term over all pictures of a step; None where one batch has all of them."""
+        taps = [tap for tap, weight in self.weights.items() if weight and tap in batches[0].features]
+        if not taps or len(batches) * self.team.size == 1:
+            return None
+        rows = [torch.stack([self._wanted(tap, batch)[0].float().square().mean() for tap in taps]) for batch in batches]
+        means = self.team.mean(torch.stack(rows).sum(dim=0) / len(rows))
+        return dict(zip(taps, means, strict=True))
+
+    def _wanted(self, tap: str, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The teacher's features as the student's are to be, and which channels they are; None: all, through a map."""
+        if _key(tap) in self.maps:
+            return batch.features[tap], None
+        positions, growth = self._kept[tap] if tap in self._kept else self._tap(tap)
+        return batch.features[tap][:, positions] * growth.view(1, -1, 1, 1), positions
+
+    def _features(self, features: Mapping[str, Tensor], batch: Batch, mean_squares: Mapping[str, Tensor]) -> Tensor:
         """The weighted mean over taps; a tap whose residual block has vanished counts nothing."""
         total = next(iter(batch.features.values())).new_zeros(())
         for tap, weight in self.weights.items():
             if not weight or tap not in batch.features or tap not in features:
                 continue
-            student, wanted = features[tap], batch.features[tap]
-            if _key(tap) in self.maps:
+            student, (wanted, positions) = features[tap], self._wanted(tap, batch)
+            if positions is None:
                 student = torch.einsum("tc,nchw->nthw", self.maps[_key(tap)], student.float())
-            else:
-                positions, growth = self._kept[tap] if tap in self._kept else self._tap(tap)
-                student = student if self.extracted else student[:, positions]
-                wanted = wanted[:, positions] * growth.view(1, -1, 1, 1)
-            total = total + weight / len(self.weights) * feature_loss(student, wanted)
+            elif not self.extracted:
+                student = student[:, positions]
+            total = total + weight / len(self.weights) * feature_loss(student, wanted, mean_squares.get(tap))
         return total
 
     def _tap(self, tap: str) -> tuple[Tensor, Tensor]:

@@ -71,9 +71,14 @@ def pixel_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return _difference(student, teacher).abs().mean()
 
 
-def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of N x C x h x w features over the teacher's mean square: 1 for a student of zeros."""
-    return _difference(student, teacher).square().mean() / teacher.float().square().mean().clamp_min(1e-8)
+def feature_loss(student: Tensor, teacher: Tensor, mean_square: Tensor | None = None) -> Tensor:
+    """Squared difference of N x C x h x w features over the teacher's mean square: 1 for a student of zeros.
+
+    Args:
+        mean_square: the teacher's, where ``teacher`` holds a part of a step's pictures only.
+    """
+    scale = teacher.float().square().mean() if mean_square is None else mean_square
+    return _difference(student, teacher).square().mean() / scale.clamp_min(1e-8)
 
 
 def critic_feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

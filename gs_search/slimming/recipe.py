@@ -39,9 +39,10 @@ from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import RepairTargets, attach_quantizers, repair_
 from gs_search.slimming.sparsity import Rules, cut, cut_to_target, magnitudes, mask_
 from gs_search.slimming.teacher import Teacher
+from gs_search.slimming.team import ALONE, Team
 from gs_search.slimming.training import LessonSource, RealPictures, Training
 
-__all__ = ["Progress", "Rung", "Slimmed", "slim", "slim_in_rungs"]
+__all__ = ["Progress", "Run", "Rung", "Slimmed", "slim", "slim_in_rungs"]
 
 PARITY_PX = 64
 """Side of the crops on which masked and extracted network are compared (in double precision)."""
@@ -50,6 +51,7 @@ TAYLOR_PICTURES = 16
 """Pictures on which ``importance: taylor`` is measured."""
 
 LOG_EVERY = 10
+"""Steps between two rows of a curve."""
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -170,7 +172,7 @@ def slim_in_rungs(
             not repeated.
         further ones: see ``slim``.
     """
-    run = _Run(teacher, settings, lessons, targets, seed, real, rungs)
+    run = Run(teacher, settings, lessons, targets, seed, real, rungs)
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -189,16 +191,29 @@ def slim_in_rungs(
         row = run.step()
         if row is not None and on_progress is not None:
             on_progress({**row, "steps": settings.steps})
-        if checkpoint is not None and (run.done % max(checkpoint_every, 1) == 0 or run.done == settings.steps):
-            save_state(checkpoint, run.state_dict(), identity)
         if run.done in run.ends[1:-1]:
             yield run.rung()
             run.start_stretch()
+        # After the rung, whose notes a run that goes on from here would else lack.
+        if checkpoint is not None and (run.done % max(checkpoint_every, 1) == 0 or run.done == settings.steps):
+            save_state(checkpoint, run.state_dict(), identity)
     return run.result()
 
 
-class _Run:
-    """The state of one run between two steps."""
+class Run:
+    """The state of one run between two steps.
+
+    ``slim_in_rungs`` drives it: ``begin`` or ``load_state_dict``; ``cut`` where the phase is ``slim`` and
+    ``slim_steps`` are ``done``; ``step`` after ``step``, and ``start_stretch`` at each of ``ends`` but the first and
+    the last.
+
+    Args:
+        rungs: training steps after the cut at which a stretch with a schedule of its own ends.
+        team: with whom it trains; a step's ``batch_size`` pictures are then those of all of them.
+        parts: in how many equal parts this process's pictures of a step go through the networks.
+        log_every: steps between two rows of the curve.
+        further ones: see ``slim``.
+    """
 
     network: nn.Module
     training: Training
@@ -213,7 +228,12 @@ class _Run:
         seed: int,
         real: RealPictures | None,
         rungs: Sequence[int],
+        *,
+        team: Team = ALONE,
+        parts: int = 1,
+        log_every: int = LOG_EVERY,
     ) -> None:
+        self.team, self.parts, self.log_every = team, parts, log_every
         self.teacher, self.settings, self.lessons, self.targets, self.seed = teacher, settings, lessons, targets, seed
         if settings.discriminator_real == "target" and settings.adversarial_weight and real is None:
             raise ConfigError(["discriminator_real is target, but there are no target pictures; set it to teacher"])
@@ -230,7 +250,7 @@ class _Run:
         self.curve: list[dict[str, Any]] = []
         torch.manual_seed(seed)
         self.alive = teacher.graph.all_alive()
-        self.adversary = Adversary(settings, torch.Generator().manual_seed(seed), self.device)
+        self.adversary = Adversary(settings, torch.Generator().manual_seed(seed), self.device, team=team)
         self.perceptual = perceptual_of(settings, self.device)
         self.network, self.scaling = teacher.student(settings.importance, targets.pictures[:TAYLOR_PICTURES])
 
@@ -257,17 +277,20 @@ class _Run:
             rate_factor=self.rate_factor,
             real=self.real,
             perceptual=self.perceptual,
+            team=self.team,
         )
 
     def step(self) -> dict[str, Any] | None:
         """One training step; what is to be logged of it, or None."""
         numbers = lesson_order(len(self.lessons), self.settings.batch_size, self.seed, self.done)
-        terms = self.training.run_step(self.lessons.batch(numbers, self.device))
+        own = np.split(self.team.part(numbers), self.parts)
+        terms = self.training.run_step(*(self.lessons.batch(part, self.device) for part in own))
         self.done += 1
-        if self.training.step % LOG_EVERY and self.training.step != self.training.steps:
+        if self.training.step % self.log_every and self.training.step != self.training.steps:
             return None
         row: dict[str, Any] = {"step": self.done, "phase": self.phase, "macs_share": self.training.share()}
-        row |= {name: float(value) for name, value in terms.items()}
+        values = self.team.mean(torch.stack(list(terms.values())))
+        row |= dict(zip(terms, values.tolist(), strict=True))
         self.curve.append(row)
         return row
 
@@ -279,13 +302,13 @@ class _Run:
     def cut(self, on_repaired: Callable[[nn.Module], float] | None) -> None:
         """End the sparse phase: cut, prove that nothing changed, repair."""
         graph, settings = self.teacher.graph, self.settings
-        self.alive = self._landing()
+        self.alive = self.team.agree_on_masks(self._landing(), self.device)
         mask_(graph, self.network, self.alive)
         student = extract(graph, self.network, self.alive)
         self.parity = self._parity(student)
         repair_(graph, student, self.alive, self.targets, settings, refit=settings.repair)
         if on_repaired is not None:
-            self.rate_factor = on_repaired(student)
+            self.rate_factor = self.team.agree(on_repaired(student), self.device)
         self.network, self.phase = student, "recover"
         self.start_stretch()
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from gs_search.errors import TrialFailed
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming.adversary import Adversary
+from gs_search.slimming.adversary import Adversary, mean_of
 from gs_search.slimming.channels import Alive
 from gs_search.slimming.distillation import Distillation
 from gs_search.slimming.importance import Scaling
@@ -29,6 +29,7 @@ from gs_search.slimming.perceptual import PerceptualCache
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.sparsity import Rules, Steering, magnitudes, proximal_step_, threshold_for_target
 from gs_search.slimming.teacher import Batch, Teacher, record_features
+from gs_search.slimming.team import ALONE, Team
 
 __all__ = ["LessonSource", "RealPictures", "Training"]
 
@@ -72,6 +73,7 @@ class Training:
         rate_factor: on the learning rates of weights and scales.
         real: target-domain pictures for the discriminator, or None for the teacher's.
         perceptual: from ``distillation.perceptual_of``.
+        team: with whom it trains; ``run_step`` then takes and tells this process's part.
 
     Raises:
         TrialFailed: a loss became NaN or infinite (cause ``nan``), or all pictures became alike (``collapse``).
@@ -91,17 +93,19 @@ class Training:
         rate_factor: float = 1.0,
         real: RealPictures | None = None,
         perceptual: PerceptualCache | None = None,
+        team: Team = ALONE,
     ) -> None:
         self.teacher, self.network, self.alive, self.settings = teacher, network.eval(), alive, settings
         self.adversary, self.steps, self.sparsity, self.real = adversary, steps, sparsity, real
-        self.scaling = scaling
+        self.scaling, self.team = scaling, team
         self.step = 0
         self.device = next(network.parameters()).device
         if self.device.type == "cuda":
             network.to(memory_format=torch.channels_last)  # no gain on CPUs
         self.distillation = Distillation(
-            teacher, scaling, alive, settings, extracted=not sparsity, perceptual=perceptual
+            teacher, scaling, alive, settings, extracted=not sparsity, perceptual=perceptual, team=team
         ).to(self.device)
+        self._player = team.replica(_Player(network, self.distillation.maps))
         weights, scales, ranges = _split(network)
         self._rates = (
             settings.learning_rate * rate_factor,
@@ -130,32 +134,48 @@ class Training:
         """Share of the teacher's multiply-adds that is alive."""
         return self.teacher.graph.macs(self.alive) / self._dense
 
-    def run_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of all players; returns the value of every term (tensors: no waiting for the device)."""
+    def run_step(self, *batches: Batch) -> dict[str, Tensor]:
+        """One step of all players; returns the value of every term (tensors: no waiting for the device).
+
+        Args:
+            batches: this process's pictures of the step, in equal parts that go through the networks one after the
+                other and whose gradients are averaged, as those of as many processes are.
+        """
         settings, critic = self.settings, self.adversary.network
         shape = self._shape(self.step)
         for group, rate in zip(self.weight_optimizer.param_groups, (self._rates[0], self._rates[2]), strict=True):
             group["lr"] = rate * shape
         self.scale_optimizer.param_groups[0]["lr"] = self._rates[1] * shape
         critic.requires_grad_(False)  # its gradient is not wanted in the student's step
-        with record_features(self.network, self.teacher.taps) as features, self._autocast():
-            fake = self.network(batch.inputs)
-            terms = self.distillation.terms(fake, features, batch) | self._adversarial(fake, batch)
-        total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         self.weight_optimizer.zero_grad(set_to_none=True)
         self.scale_optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        mean_squares = self.distillation.mean_squares(batches)
+        fakes, found, totals = [], [], []
+        for batch in batches:
+            with record_features(self.network, self.teacher.taps) as features, self._autocast():
+                fake = self._player(batch.inputs)
+                terms = self.distillation.terms(fake, features, batch, mean_squares) | self._adversarial(fake, batch)
+            total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+            (total / len(batches)).backward()
+            fakes.append(fake.detach())
+            found.append({name: value.detach() for name, (_, value) in terms.items()})
+            totals.append(total.detach())
         self.weight_optimizer.step()
         self.scale_optimizer.step()
         if self.sparsity:
             self._shrink(shape)
-        values = {name: value.detach() for name, (_, value) in terms.items()}
+        values = {name: mean_of([one[name] for one in found]) for name in found[0]}
+        fake, wanted = _joined(fakes), _joined([batch.outputs for batch in batches])
         if settings.adversarial_weight:
-            real = batch.outputs if self.real is None else self.real(self.step, len(fake)).to(self.device)
-            values["discriminator"] = self.adversary.learn(real, fake.detach().float(), self._autocast())
-        self._watch(total, fake, batch.outputs)
+            real = wanted if self.real is None else self._real(len(fake))
+            values["discriminator"] = self.adversary.learn(real, fake.float(), self._autocast(), len(batches))
+        self._watch(mean_of(totals), fake, wanted)
         self.step += 1
         return values
+
+    def _real(self, count: int) -> Tensor:
+        assert self.real is not None
+        return self.team.part(self.real(self.step, count * self.team.size)).to(self.device)
 
     def _adversarial(self, fake: Tensor, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         settings, critic = self.settings, self.adversary.network
@@ -190,13 +210,13 @@ class Training:
         return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / max(self.steps, 1)))
 
     def _watch(self, total: Tensor, fake: Tensor, wanted: Tensor) -> None:
-        finite = torch.isfinite(total.detach())
+        finite = torch.isfinite(total)
         self._finite = finite if self._finite is None else self._finite & finite
         if (self.step + 1) % CHECK_EVERY and self.step + 1 < self.steps:
             return
-        if not bool(self._finite):
+        if not self.team.all(self._finite):
             raise TrialFailed("nan", f"the losses stopped being numbers before step {self.step + 1}")
-        spread, usual = (float(p.detach().float().std(dim=(2, 3)).mean()) for p in (fake, wanted))
+        spread, usual = (float(self.team.mean(p.float().std(dim=(2, 3)).mean())) for p in (fake, wanted))
         if spread < FLAT * usual:
             raise TrialFailed("collapse", f"all pictures had become one flat colour by step {self.step + 1}")
 
@@ -221,6 +241,21 @@ class Training:
         with torch.no_grad():
             for name, value in state["maps"].items():
                 self.distillation.maps[name].copy_(value)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class _Player(nn.Module):
+    """The student, with all else that its gradient trains."""
+
+    def __init__(self, network: nn.Module, maps: nn.Module) -> None:
+        super().__init__()
+        self.network, self.maps = network, maps
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return cast(Tensor, self.network(pictures))
 
 
 def _split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

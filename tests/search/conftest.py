@@ -15,6 +15,7 @@ import pytest
 # Worker processes import the stand-ins too; they get this process's path.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from drivers import drive_fixture, scratch_fixture  # noqa: E402, F401
 from engine_studies import SPACE, MakeStudy, write_study  # noqa: E402
 
 from gs_search.config import StudyConfig, load_study  # noqa: E402

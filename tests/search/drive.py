@@ -1,4 +1,4 @@
-"""A driver in a process of its own, to be killed: ``python drive.py STUDY.yaml RUN_FOLDER FUNCTION``."""
+"""A driver in a process of its own, to be killed: ``drive.py STUDY.yaml RUN_FOLDER TRIAL PREPARE PATIENCE_S``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ import json
 import sys
 
 from gs_search.config import load_study
+from gs_search.errors import GsSearchError
 from gs_search.runfolder import RunFolder
+from gs_search.search import storage
 from gs_search.search.runner import run_study
 
 
-def main(study: str, out: str, function: str) -> int:
-    """Run the study and print its summary; 130 if it was interrupted, as of the command line."""
-    summary = run_study(
-        load_study(study),
-        RunFolder(out),
-        trial_function=f"stand_ins:{function}",
-        prepare_function="stand_ins:prepare",
-    )
+def main(study: str, out: str, trial: str, prepare: str, patience_s: str) -> int:
+    """Run the study and print its summary; 130 if it was interrupted, 1 after an error, as of the command line."""
+    storage.PATIENCE_S = float(patience_s)
+    try:
+        summary = run_study(
+            load_study(study),
+            RunFolder(out),
+            trial_function=f"stand_ins:{trial}",
+            prepare_function=f"stand_ins:{prepare}",
+        )
+    except GsSearchError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
     print(json.dumps(dataclasses.asdict(summary)), flush=True)
     return 130 if summary.interrupted else 0
 

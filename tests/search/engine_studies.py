@@ -11,7 +11,8 @@ from stand_ins import objectives
 
 from gs_search.config import StudyConfig
 from gs_search.runfolder import RunFolder
-from gs_search.search.database import Asked, StudyDatabase
+from gs_search.search.database import StudyDatabase
+from gs_search.search.endings import Asked
 
 SHARE = {"type": "float", "low": 0.05, "high": 0.9, "log": True}
 BITS = {"type": "choice", "choices": [8, 6, 4]}

@@ -1,254 +1,225 @@
-"""Processes are killed, as whole runs and one by one; nothing may be lost, repeated or left running.
+"""Drivers and workers are killed at random moments; nothing may be lost, repeated or left running.
 
-``python -m pytest -m chaos tests/search`` runs these; each asserts that its killer did kill.
+``python -m pytest -m chaos`` runs these; each asserts that its killer did kill.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import Driver, StartDriver, check, left_alive, marks
 from engine_studies import SPACE, state_counts, write_study
 
+from benchmarks.kills_processes import command, named
 from gs_search.config import load_study
 from gs_search.runfolder import RunFolder
 from gs_search.search.database import open_database
 from gs_search.search.runner import WORKERS_DIE_S
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
-HERE = Path(__file__).parent
+RUNGS: dict[str, Any] = {**SPACE, "sparsity_multiplier": {"type": "float", "low": 0.0, "high": 1.0}}
+"""A space of which some points are left at the first rung of ``stand_ins.resumable``, and some at the second."""
 
-
-class Driver:
-    """A run in a process group of its own."""
-
-    def __init__(self, study: Path, out: Path, function: str = "trial") -> None:
-        self.out = out
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, sys.path)])}
-        environment["HOME"] = str(out.parent / "home")
-        self.log = out.parent / "log.txt"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "drive.py"), str(study), str(out), function],
-                env=environment, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def finished(self) -> int:
-        """Complete trials by now."""
-        results = self.out.glob("trials/*/result.json")
-        return sum('"state": "COMPLETE"' in path.read_text() for path in results)
-
-    def died(self) -> list[int]:
-        """Trials that lost their process, as often as they did."""
-        return [int(number) for number in re.findall(r"trial (\d+): its process died", self.log.read_text())]
-
-    def wait_for(self, trials: int) -> None:
-        """Wait until so many trials are complete."""
-        deadline = time.monotonic() + 90
-        while self.finished() < trials:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
-
-    def end(self) -> tuple[int, dict[str, Any] | None]:
-        """Wait for the end; the exit code and the summary, if there is one."""
-        out, _ = self.process.communicate(timeout=120)
-        assert out.count(b"\n") <= 1, out
-        return self.process.returncode, json.loads(out) if out else None
+PREPARATION = b"gs_search.search.preparation"
 
 
-def children(pid: int) -> list[int]:
-    """Every process below ``pid``."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            parents[int(stat.parent.name)] = int(fields[1])
-    found, frontier = [], [pid]
-    while frontier:
-        parent = frontier.pop()
-        below = [child for child, above in parents.items() if above == parent]
-        found += below
-        frontier += below
-    return found
+def calm(study: Path, root: Path, drive: StartDriver, total: int) -> list[tuple[str, str]]:
+    """What the study proposes, and how it ends, where nobody disturbs it."""
+    root.mkdir()
+    assert drive(study, root / "R", "resumable").end()[0] == 0
+    expected = check(study, root / "R", total)
+    left = [state for _, state in expected].count("PRUNED")
+    assert total / 6 < left < total * 2 / 3, "stopping is at work"
+    return expected
 
 
-def workers(pid: int) -> list[int]:
-    """Worker processes of a driver that are running trials."""
-    found = []
-    for child in children(pid):
-        try:
-            if b"ray::TrialWorker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
-        except OSError:
-            continue
-    return found
+def kill(driver: Driver) -> list[int]:
+    """Kill a driver, and wait until its workers have noticed; return all processes that it had."""
+    assert driver.process.poll() is None, "the killer came too late"
+    family, busy = driver.family(), driver.workers()
+    driver.process.kill()
+    assert driver.end() == (-signal.SIGKILL, None)
+    assert not left_alive(busy, WORKERS_DIE_S + 1), "before a new run touches what they were at"
+    return family
 
 
-def assert_gone(pids: list[int], seconds: float = 90) -> None:
-    """Assert that processes end. Ray's agents take a minute to notice that their parent is gone."""
-    deadline = time.monotonic() + seconds
-    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not _zombie(pid)]:
-        names = [Path(f"/proc/{pid}/cmdline").read_bytes()[:80] for pid in alive]
-        assert time.monotonic() < deadline, f"still alive: {names}"
-        time.sleep(0.1)
+def at_a_trial(driver: Driver) -> Any:
+    """Wait until a worker has begun a trial in this run."""
+    return driver.wait_until(lambda: driver.begun().keys() & set(driver.workers()))
 
 
-def _zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
+def fair_game(driver: Driver, pid: int) -> str:
+    """What a worker is at, if it may be killed: a trial survives one death in the middle of it, not two."""
+    if b"__init__" in command(pid):
+        return "start"
+    at = driver.begun()
+    begins = Counter(number for what, number, *_ in marks(driver.out) if what == "begin")
+    if pid not in at or begins[at[pid]] > 1 or at[pid] in driver.died():
+        return ""
+
+    def ended(number: int) -> bool:
+        return (driver.out / f"trials/{number}/result.json").exists()
+
+    if not ended(at[pid]):
+        return "trial"
+    # It waits for the next one, which may be one that has died once.
+    return "" if any(begins[number] == 1 and not ended(number) for number in driver.died()) else "between"
 
 
-@pytest.fixture
-def drive() -> Iterator[Callable[..., Driver]]:
-    """Start drivers; none outlives its test."""
-    started: list[Driver] = []
-
-    def start(*arguments: Any) -> Driver:
-        started.append(Driver(*arguments))
-        return started[-1]
-
-    yield start
-    for driver in started:
-        driver.process.kill()
-        driver.process.communicate()
+def running(study: Path, out: Path) -> int:
+    """Trials that the database calls running."""
+    return len(open_database(RunFolder(out), load_study(study), read_only=True).running())
 
 
-@pytest.fixture
-def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A short temporary folder of the test's own, so that leftovers show."""
-    with tempfile.TemporaryDirectory(prefix="gsc-", dir="/tmp") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
-
-
-def check(study: Path, out: Path, total: int) -> list[str]:
-    """Assert that a study is whole; return the keys of its trials in their order."""
-    folder, config = RunFolder(out), load_study(study)
-    database = open_database(folder, config)
-    states = state_counts(database)
-    assert states["COMPLETE"] == total and "RUNNING" not in states and "WAITING" not in states, states
-    complete = [r for r in folder.results() if r["state"] == "COMPLETE"]
-    keys = [r["key"] for r in complete]
-    assert len(complete) == total and len(set(keys)) == total
-    for result in complete:
-        trial = database.trials()[result["number"]]
-        assert trial.values == list(result["objectives"].values())
-    for trial in database.trials():
-        assert trial.state.name == "COMPLETE" or trial.user_attrs["requeue"]
-    return keys
-
-
-def test_a_driver_killed_again_and_again_ends_with_the_trials_of_an_undisturbed_one(
-    tmp_path: Path, scratch: Path, drive: Callable[..., Driver]
+def test_a_driver_killed_ten_times_ends_with_the_trials_of_an_undisturbed_one(
+    tmp_path: Path, scratch: Path, drive: StartDriver
 ) -> None:
-    total, chance = 16, random.Random(1)
-    parameters = {**SPACE, "distill_weight": 150.0}
-    study = write_study(tmp_path / "study", parameters, trials=total, workers=1)
-    (tmp_path / "calm").mkdir()
-    assert drive(study, tmp_path / "calm" / "R").end()[0] == 0
+    total, chance = 40, random.Random(1)
+    study = write_study(tmp_path / "study", {**RUNGS, "distill_weight": 400.0}, trials=total, workers=1)
+    expected = calm(study, tmp_path / "calm", drive, total)
 
     (tmp_path / "wild").mkdir()
-    out, kills, family = tmp_path / "wild" / "R", 0, list[int]()
-    while True:
-        driver = drive(study, out)
-        if kills < 4:
-            driver.wait_for(driver.finished() + chance.randint(1, 3))
-            time.sleep(chance.uniform(0, 0.3))
-            family += children(driver.process.pid)
-            busy = workers(driver.process.pid)
-            driver.process.kill()
-            kills += 1
-            # Before a new run touches what they were at.
-            assert_gone(busy, seconds=WORKERS_DIE_S + 1)
-        code, summary = driver.end()
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-    assert kills == 4 and summary is not None and summary["finished"] == total
-    assert check(study, out, total) == check(study, tmp_path / "calm" / "R", total)
+    out, family, kills = tmp_path / "wild" / "R", list[int](), 0
+    for turn in range(10):
+        driver = drive(study, out, "resumable")
+        # A point whose run died three times is not tried again, so every other run gets beyond its first one.
+        driver.wait_for(driver.finished() + turn % 2)
+        at_a_trial(driver)
+        time.sleep(chance.uniform(0, 0.8))
+        family += kill(driver)
+        kills += running(study, out)
+    assert 8 <= kills <= 10, "nearly every kill hit a trial"
+    code, summary = drive(study, out, "resumable").end()
+    assert code == 0 and summary is not None and summary["finished"] == total
+    assert check(study, out, total) == expected
+    begins = [step for what, _, _, step, _ in marks(out) if what == "begin"]
+    assert len([step for step in begins if step]) >= 3, "some went on from a checkpoint"
     assert list(scratch.iterdir()) == [], "what the killed ones left is swept"
     assert not (tmp_path / "wild" / "home").exists()
-    assert_gone(family)
+    assert not left_alive(family)
 
 
-def test_workers_killed_at_random_moments_lose_no_trial(
-    tmp_path: Path, scratch: Path, drive: Callable[..., Driver]
+def test_a_driver_killed_at_odd_moments_ends_with_the_trials_of_an_undisturbed_one(
+    tmp_path: Path, scratch: Path, drive: StartDriver
 ) -> None:
-    total, chance = 40, random.Random(2)
-    study = write_study(tmp_path / "study", {**SPACE, "distill_weight": 400.0}, trials=total, workers=2)
-    driver = drive(study, tmp_path / "R")
-    driver.wait_for(1)
-    kills = 0
-    while driver.process.poll() is None and kills < 4:
-        candidates = workers(driver.process.pid)
-        time.sleep(chance.uniform(0, 0.4))
-        if not candidates:
-            continue
-        with suppress(ProcessLookupError):
-            os.kill(chance.choice(candidates), signal.SIGKILL)
-            kills += 1
-        # A trial survives one death, not two: let what was killed finish before the next one.
-        deadline = time.monotonic() + 60
-        while driver.process.poll() is None and time.monotonic() < deadline:
-            died = driver.died()
-            if len(died) == kills and all((driver.out / f"trials/{n}/result.json").exists() for n in died):
-                break
-            time.sleep(0.02)
+    total, chance = 45, random.Random(2)
+    space = {**RUNGS, "distill_weight": 100.0}
+    study = write_study(tmp_path / "study", space, trials=total, workers=1, sampler="nsga2")
+    expected = calm(study, tmp_path / "calm", drive, total)
+
+    (tmp_path / "wild").mkdir()
+    out, folder = tmp_path / "wild" / "R", RunFolder(tmp_path / "wild" / "R")
+    family = list[int]()
+
+    def begin(prepare: str = "prepare") -> Driver:
+        return drive(study, out, "resumable", prepare)
+
+    driver = begin()  # while it imports
+    time.sleep(chance.uniform(0.1, 0.5))
+    assert driver.family() == [] and not out.exists()
+    kill(driver)
+
+    driver = begin("prepare_slowly")  # while it prepares, before Ray is up
+    driver.wait_until(lambda: named(driver.pid, PREPARATION))
+    assert not driver.workers() and not marks(out)
+    family += kill(driver)
+
+    driver = begin("prepare_slowly")  # while Ray starts
+    driver.wait_until(lambda: named(driver.pid, b"gcs_server"))
+    assert named(driver.pid, PREPARATION) and not driver.workers()
+    family += kill(driver)
+
+    driver = begin()  # in the middle of a trial, after some
+    driver.wait_for(12)
+    at_a_trial(driver)
+    family += kill(driver)
+    assert running(study, out) == 1
+
+    driver = begin()  # while it waits for the workers of the one before, and while it queues again
+    driver.wait_until(lambda: (folder.holder() or {}).get("pid") == driver.pid)
+    time.sleep(chance.uniform(0.5, WORKERS_DIE_S - 1))
+    assert driver.family() == [] and running(study, out) == 1
+    kill(driver)
+
+    driver = begin()  # as soon as it is seen to have set things right
+    driver.wait_until(lambda: not running(study, out))
+    kill(driver)
+
+    driver = begin()  # once the last trial is on disk
+    driver.wait_for(total)
+    family += kill(driver)
+
+    code, summary = begin().end()
+    assert code == 0 and summary is not None and summary["finished"] == total
+    assert check(study, out, total) == expected
+    assert list(scratch.iterdir()) == []
+    assert not left_alive(family)
+
+
+def test_workers_killed_twenty_times_lose_no_trial(tmp_path: Path, scratch: Path, drive: StartDriver) -> None:
+    total, wanted, chance = 150, 20, random.Random(3)
+    study = write_study(tmp_path / "study", {**RUNGS, "distill_weight": 500.0}, trials=total, workers=2)
+    driver = drive(study, tmp_path / "R", "resumable")
+    at_a_trial(driver)
+    kills: Counter[str] = Counter()
+    while kills.total() < wanted:
+        assert driver.process.poll() is None, driver.said()
+        time.sleep(chance.uniform(0, 0.5))
+        victims = [(pid, at) for pid in driver.workers() if (at := fair_game(driver, pid))]
+        if kills["start"] >= wanted // 4:
+            victims = [(pid, at) for pid, at in victims if at != "start"]
+        if victims:
+            pid, at = chance.choice(victims)
+            os.kill(pid, signal.SIGKILL)
+            kills[at] += 1
+    family = driver.family()
     code, summary = driver.end()
-    assert code == 0 and summary is not None, driver.log.read_text()
-    assert kills >= 3
-    assert "its process died; trying once more" in driver.log.read_text()
-    check(study, tmp_path / "R", total)
+    assert code == 0 and summary is not None, driver.said()
+    noted = driver.said().count("its process died")
+    assert kills.total() == wanted and noted >= wanted * 3 // 4, f"{noted} of {kills} were noticed"
+    assert kills["trial"] >= wanted // 3 and len(driver.died()) >= kills["trial"] // 2, f"{driver.died()} of {kills}"
+    failed = [record for record in RunFolder(driver.out).results() if record["state"] == "FAIL"]
+    assert not failed
+    check(study, driver.out, total)
+    assert list(scratch.iterdir()) == []
+    assert not left_alive(family)
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "ctrl-c twice", "sigterm"])
 def test_a_signal_ends_a_run_its_processes_and_its_files(
-    how: str, tmp_path: Path, scratch: Path, drive: Callable[..., Driver]
+    how: str, tmp_path: Path, scratch: Path, drive: StartDriver
 ) -> None:
     study = write_study(tmp_path / "study", {**SPACE, "distill_weight": 9000.0}, trials=4)
     driver = drive(study, tmp_path / "R", "slow")
-    deadline = time.monotonic() + 90
-    while len(workers(driver.process.pid)) < 2:
-        assert time.monotonic() < deadline and driver.process.poll() is None, driver.log.read_text()
-        time.sleep(0.1)
+    driver.wait_until(lambda: len(driver.workers()) == 2)
     time.sleep(1)
-    family = children(driver.process.pid)
+    family = driver.family()
     start = time.monotonic()
-    if how == "sigterm":
-        driver.process.terminate()
-    else:
+    send: Callable[[], None] = driver.process.terminate
+    if how != "sigterm":
         # A terminal sends it to the whole process group.
-        os.killpg(driver.process.pid, signal.SIGINT)
-        if how == "ctrl-c twice":
-            time.sleep(0.1)
-            os.killpg(driver.process.pid, signal.SIGINT)
+        send = lambda: os.killpg(driver.pid, signal.SIGINT)  # noqa: E731
+    send()
+    if how == "ctrl-c twice":
+        time.sleep(0.1)
+        send()
     code, summary = driver.end()
     assert time.monotonic() - start < 15
-    assert_gone(family)
+    assert not left_alive(family)
     assert list(scratch.iterdir()) == []
     config, folder = load_study(study), RunFolder(tmp_path / "R")
     assert code == 130 and summary is not None and summary["states"]["RUNNING"] == 0
     assert {r["cause"] for r in folder.results()} == {"interrupted"}
-    assert driver.log.read_text().splitlines()[2:] == ["stopping; what is finished is kept"]
+    assert driver.said().splitlines()[2:] == ["stopping; what is finished is kept"]
     database = open_database(folder, config)
     assert len(database.requeue()) == 2
     assert "RUNNING" not in state_counts(database)

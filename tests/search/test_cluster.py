@@ -35,6 +35,27 @@ def test_plan_workers(
     assert (plan.workers, plan.device, plan.resources) == expected
 
 
+@pytest.mark.parametrize(
+    ("workers", "gpus", "trial_mb", "expected"),
+    [
+        ("auto", 1, 5_000, (8, {"cpu": 1.0, "gpu": 1 / 8})),  # 0.9 x 80 GB would hold 12; there are 8 cores
+        ("auto", 1, 20_000, (3, {"cpu": 1.0, "gpu": 1 / 3})),  # 72 / 20.6
+        ("auto", 2, 5_000, (8, {"cpu": 1.0, "gpu": 1 / 4})),
+        ("auto", 1, 100_000, (1, {"cpu": 1.0, "gpu": 1.0})),
+        ("auto", 1, None, (1, {"cpu": 1.0, "gpu": 1.0})),
+        (2, 1, 5_000, (2, {"cpu": 1.0, "gpu": 0.5})),
+    ],
+)
+def test_trials_share_a_gpu_as_its_memory_allows(
+    workers: int | str, gpus: int, trial_mb: float | None, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "cores", lambda: 8)
+    memory = None if trial_mb is None else {"trial_mb": trial_mb, "total_mb": 80_000.0}
+    plan = plan_workers(workers, "cuda", gpus).packed(memory)
+    assert (plan.workers, plan.resources) == expected
+    assert plan_workers(workers, "cpu", 0).packed(memory).device == "cpu"
+
+
 def test_cores_respect_the_affinity_of_the_process() -> None:
     assert 1 <= cores() <= len(os.sched_getaffinity(0))
 

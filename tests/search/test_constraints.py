@@ -24,7 +24,8 @@ from gs_search.search.feasibility import MAX_REFUSED, Feasibility
 from gs_search.search.samplers import SAMPLERS
 from gs_search.search.searcher import StudySearcher
 from gs_search.search.standing import Baselines, standing
-from gs_search.status import render_status, study_status
+from gs_search.status import study_status
+from gs_search.status_view import render_status
 
 BASELINES = {**REFERENCE, "protocol": {"id": "p"}, "noise": {"fid_std": 1.0}}
 """The teacher has FID 50, 1 GFLOP and 1 MB."""

@@ -18,7 +18,8 @@ from stand_ins import objectives
 
 from gs_search.errors import BadInput
 from gs_search.runfolder import RunFolder
-from gs_search.search.database import MAX_DEATHS, Asked, open_database
+from gs_search.search.database import MAX_DEATHS, open_database
+from gs_search.search.endings import Asked
 from gs_search.search.storage import NoStudyYet
 
 

@@ -18,7 +18,8 @@ from gs_search.config import StudyConfig
 from gs_search.errors import BadInput, StudyBusy
 from gs_search.runfolder import RunFolder
 from gs_search.search import rebuild
-from gs_search.search.database import Asked, StudyDatabase, open_database
+from gs_search.search.database import StudyDatabase, open_database
+from gs_search.search.endings import Asked
 from gs_search.search.rebuild import rebuild_database
 from gs_search.search.storage import close_study
 

@@ -75,7 +75,7 @@ def points(open_: Open, runs: list[int], *, deaths: bool = False) -> list[dict[s
     return done
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["surrogate", *SAMPLERS])
 def test_a_process_for_each_trial_proposes_what_one_process_does(sampler: str, opener: MakeOpen) -> None:
     count = 12 if sampler == "gp" else TRIALS
     whole = points(opener(sampler=sampler), [count])
@@ -85,13 +85,13 @@ def test_a_process_for_each_trial_proposes_what_one_process_does(sampler: str, o
     assert len(set(keys[:10])) == 10 and not set(keys[:10]) & set(keys[10:12])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["surrogate", *SAMPLERS])
 def test_runs_that_die_change_nothing_either(sampler: str, opener: MakeOpen) -> None:
     whole = points(opener(CONDITIONAL, sampler=sampler), [13])
     assert points(opener(CONDITIONAL, sampler=sampler), [1, 1, 8, 3], deaths=True) == whole
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["surrogate", *SAMPLERS])
 def test_another_seed_is_another_search(sampler: str, opener: MakeOpen) -> None:
     first, second = (points(opener(sampler=sampler, seed=seed), [3]) for seed in (0, 1))
     assert not [point for point in first if point in second]

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from engine_studies import SMALL, MakeStudy, record_of, state_counts
+from engine_studies import SMALL, MakeStudy, complete, record_of, state_counts
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -48,6 +48,7 @@ def test_a_suggestion_carries_what_a_worker_needs(make_study: MakeStudy) -> None
     database.enqueue_start_points()
     suggestion = searcher_of(database).suggest("a")
     assert isinstance(suggestion, dict)
+    assert suggestion.pop("timeout_s") is None
     assert suggestion.pop("seed") == database._asked(0, suggestion["point"]).seed
     assert suggestion == {
         "number": 0,
@@ -194,11 +195,34 @@ def test_a_trial_whose_process_died_is_repeated_once_whoever_is_next(make_study:
     searcher.on_trial_complete("a", error=True)
     assert searcher.process_died("a", "killed", "no reason given")
     assert not searcher.process_died("a", "killed", "told twice by Tune")
-    assert searcher.suggest("c") == first != second
+    again = searcher.suggest("c")
+    assert isinstance(first, dict) and isinstance(again, dict)
+    assert {**again, "timeout_s": None} == first != second
     assert searcher.suggest("d") is None
     assert not searcher.process_died("c", "killed", "no reason given")
     assert searcher.suggest("d") == Searcher.FINISHED
     assert [t.state.name for t in searcher.database.trials()] == ["FAIL", "COMPLETE"]
+
+
+def test_a_process_that_ended_itself_for_its_time_is_not_begun_again(make_study: MakeStudy) -> None:
+    config, folder = make_study(timeout_minutes=1e-9)
+    searcher = searcher_of(open_database(folder, config))
+    told = searcher.suggest("a")
+    assert isinstance(told, dict) and told["timeout_s"] == pytest.approx(6e-8)
+    assert not searcher.process_died("a", "killed", "no reason given")
+    assert {r["cause"] for r in folder.results()} == {"timeout"} and state_counts(searcher.database) == {"FAIL": 1}
+
+
+def test_the_time_of_a_trial_follows_the_median(make_study: MakeStudy) -> None:
+    config, folder = make_study()
+    database = open_database(folder, config)
+    assert database.timeout_s() is None
+    complete(database, database.ask())
+    assert database.timeout_s() == 600, "ten minutes at least"
+    asked = database.ask()
+    database.write_result(record := record_of(database, asked, seconds=998.0))
+    database.tell(record)
+    assert database.timeout_s() == 10 * (2.0 + 998.0) / 2
 
 
 def test_a_trial_whose_process_died_after_its_last_word_is_not_repeated(make_study: MakeStudy) -> None:

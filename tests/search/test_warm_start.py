@@ -23,7 +23,8 @@ from gs_search.search.enqueue import enqueue, parse_point
 from gs_search.search.progress import Progress
 from gs_search.search.samplers import generation_attribute
 from gs_search.search.warm_start import warm_start
-from gs_search.status import render_status, study_status
+from gs_search.status import study_status
+from gs_search.status_view import render_status
 
 Capture = pytest.CaptureFixture[str]
 MakeRun = Callable[..., StudyDatabase]

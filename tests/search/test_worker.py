@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,8 +14,8 @@ from engine_studies import ENDINGS, MakeStudy
 from gs_search.config import StudyConfig
 from gs_search.runfolder import RunFolder
 from gs_search.search import worker
-from gs_search.search.database import Asked
-from gs_search.search.worker import run_one
+from gs_search.search.endings import Asked, last_lines
+from gs_search.search.worker import run_in_rungs, run_one
 
 SPACE: dict[str, Any] = {
     "target_gflops_ratio": {"type": "float", "low": 0.05, "high": 0.9},
@@ -88,3 +91,46 @@ def test_progress_is_shown_while_it_runs_and_gone_afterwards(
 def test_progress_is_written_at_most_once_a_second(make_study: MakeStudy) -> None:
     record, _, _ = run(make_study, "stand_ins:reads_its_progress")
     assert record["message"].startswith("FileNotFoundError")
+
+
+def test_the_end_of_the_log_is_kept_with_a_failure(make_study: MakeStudy) -> None:
+    record, _, _ = run(make_study, "stand_ins:by_activation_bits", activation_bits=3)
+    assert record["log"][-1] == "RuntimeError: something in the network broke" and len(record["log"]) <= 20
+
+
+def test_a_trial_that_takes_too_long_fails_at_its_next_step(make_study: MakeStudy) -> None:
+    config, folder = make_study(SPACE)
+    asked = Asked(4, {"target_gflops_ratio": 0.5}, "", 7)
+    trial = run_in_rungs("stand_ins:slow", asked, config, folder, timeout_s=0.05)
+    with pytest.raises(StopIteration) as end:
+        next(trial)
+    record = end.value.value
+    assert record == on_disk(folder)
+    assert record["cause"] == "timeout" and record["message"].startswith("took longer than")
+    assert "at step 1 of 100" in record["message"]
+    assert not (folder.trial(4) / "stack.txt").exists()
+
+
+def test_a_trial_that_hangs_ends_its_process_and_says_where(make_study: MakeStudy) -> None:
+    config, folder = make_study(SPACE)
+    code = f"""
+from gs_search.config import load_resolved
+from gs_search.runfolder import RunFolder
+from gs_search.search import worker
+from gs_search.search.endings import Asked
+worker.GRACE_S = 0.1
+folder = RunFolder({str(folder.path)!r})
+next(worker.run_in_rungs("stand_ins:hangs", Asked(4, {{}}, "", 7), load_resolved(folder.resolved_yaml), folder,
+    timeout_s=0.1))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60).returncode == 1
+    assert not (folder.trial(4) / "result.json").exists()
+    log = last_lines(folder.trial(4))
+    assert log[0] == "trained up to here" and any("in hangs" in line for line in log)
+
+
+def test_a_sigterm_is_no_ending_of_the_trial(make_study: MakeStudy) -> None:
+    """The machine's doing: the driver sees a process die, and has the trial begun again."""
+    with pytest.raises(SystemExit):
+        run(make_study, "stand_ins:terminated")

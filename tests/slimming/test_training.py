@@ -24,7 +24,7 @@ from gs_search.slimming import (
     slim,
 )
 from gs_search.slimming.adversary import Adversary
-from gs_search.slimming.layers import norms
+from gs_search.slimming.layers import norms, slim_layers
 from gs_search.slimming.training import Training
 
 from .lessons import RandomLessons, random_teacher
@@ -45,6 +45,20 @@ def new_training(teacher: Teacher, settings: SlimmingSettings, *, steps: int = 3
     adversary = Adversary(settings, torch.Generator().manual_seed(0), "cpu")
     alive = teacher.graph.all_alive()
     return Training(teacher, network, scaling, alive, settings, adversary, steps=steps, sparsity=False)
+
+
+def test_scales_are_free_of_weight_decay() -> None:
+    """The reference code's fine-tuning decays them like weights, which goes on pruning without an end."""
+    teacher = random_teacher()
+    lessons = RandomLessons(teacher)
+    run = new_training(teacher, replace(PLAIN, weight_decay=1.0, scale_learning_rate=0.0))
+    before = copy.deepcopy(run.network)
+    for step in range(3):
+        run.run_step(lessons.batch([2 * step, 2 * step + 1]))
+    for name, norm in norms(run.network).items():
+        assert torch.equal(norm.weight, before.get_submodule(name).weight), name
+    weights = [[layer.weight.norm() for layer in slim_layers(net).values()] for net in (before, run.network)]
+    assert all(after < first for first, after in zip(*weights, strict=True))
 
 
 def test_three_steps_equal_a_plain_implementation() -> None:

@@ -1,0 +1,1 @@
+"""From a student to files that devices run, with the proof that they are the student."""

@@ -1,0 +1,116 @@
+"""The model card: what a file is, how it was made, what it does, how to run it, in Markdown beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gs_search.export.document import FORMATS
+
+__all__ = ["card"]
+
+RUN = """\
+```python
+import numpy as np, onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+photo = Image.open("photo.jpg").convert("RGB").resize(({side}, {side}))
+x = np.asarray(photo, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+y = session.run(None, {{"picture": x}})[0][0]
+y = (np.clip(y, -1, 1) * 127.5 + 128).clip(0, 255).astype(np.uint8)
+Image.fromarray(y.transpose(1, 2, 0)).save("painted.png")
+```
+"""
+
+
+def card(document: Mapping[str, Any]) -> str:
+    """The card of a document's first file."""
+    (entry,) = document["files"]
+    texts, teacher = document["notes"], document["teacher"]
+    protocol = json.loads(texts["protocol"])
+    lines = [
+        f"# {entry['file']}",
+        "",
+        f"An image-to-image generator of the study `{texts['study']}` ({texts['student']}), made smaller by GAN "
+        f"Slimming: {FORMATS[entry['format']]}.",
+        "",
+        "| | this file | the dense teacher |",
+        "|---|---|---|",
+        f"| FID ({protocol['pictures']} pictures of {protocol['image_px']} px, protocol {protocol['id']}) "
+        f"| {entry['fid']:.2f} | {teacher['fid']:.2f} |",
+        f"| GFLOPs at {document['image_px']} px (10^9 multiply-adds, as fvcore counts the network) "
+        f"| {document['gflops']:.4g} | {teacher['gflops']:.4g} |",
+        f"| MB (10^6 bytes) | {entry['bytes'] / 1e6:.4g} | {teacher['size_mb']:.4g} |",
+    ]
+    lines += _costs(entry, document)
+    noise = document.get("noise", {}).get("fid_std")
+    if noise is not None:
+        lines += ["", f"Chance alone moves a FID of this protocol by about {noise:.2g} (one standard deviation)."]
+    lines += ["", "## How to run it", ""]
+    if entry["format"] == "packed":
+        lines += ["```python", "from gs_search.slimming import load_student", f'load_student("{entry["file"]}")', "```"]
+    else:
+        side = document["sides"] if document["sides"] != "free" else document["image_px"]
+        free = " (any multiple of what the network halves)" if document["sides"] == "free" else ""
+        lines += [
+            f"Any number of pictures at once, RGB, {side} x {side}{free}. Only ONNX Runtime 1.20 or later is needed.",
+            "",
+        ]
+        lines += [RUN.format(file=entry["file"], side=side).rstrip()]
+    lines += ["", "## Proof", "", *_proof(entry)]
+    lines += ["", "## Where it comes from", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {_cell(value)} |" for name, value in texts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _costs(entry: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    rows = []
+    name = {"onnx": "integer", "onnx-float": "float"}.get(entry["format"])
+    latency = document["latency"]
+    for threads, found in latency["threads"].items():
+        if name in found["ms"]:
+            many = "thread" if threads == "1" else "threads"
+            rows.append(
+                f"| ms for one picture of {latency['image_px']} px, {threads} {many} | {found['ms'][name]:.3g} "
+                f"| {found['ms']['teacher']:.3g} |"
+            )
+    if "peak_memory_mb" in entry:
+        rows.append(f"| MB of memory that running it adds | {entry['peak_memory_mb']:.0f} | |")
+    if latency["contended"]:
+        rows.append("")
+        rows.append(
+            f"The machine was busy while the milliseconds were taken (load {latency['load']:g}): trust ratios only."
+        )
+    return rows
+
+
+def _proof(entry: Mapping[str, Any]) -> list[str]:
+    proof = entry["proof"]
+    if entry["format"] == "packed":
+        return ["The file that the trial was measured on."]
+    if entry["format"] == "onnx-float":
+        return [f"Its pictures agree with torch's to {proof['psnr_to_torch']:.0f} dB."]
+    graph, layers = proof["graph"], proof["layers"]
+    worst = max(layers, key=lambda layer: layer["differing"])
+    exceptions = f"; float: {', '.join(graph['exceptions'])}" if graph["exceptions"] else ""
+    return [
+        f"- {graph['integer']} of {graph['expected'] + len(graph['exceptions'])} convolutions run in whole numbers "
+        f"(QLinearConv in the graph that ONNX Runtime makes of the file){exceptions}.",
+        "- Each alone, fed what the student feeds to it, gives the student's codes: at worst "
+        f"{100 * worst['differing']:.4f} % differ ({worst['name']}), by {max(one['largest'] for one in layers)} step.",
+        f"- Distance to the float network's pictures: {proof['psnr']:.2f} dB; of the student on the same grids "
+        f"{proof['psnr_of_grids']:.2f} dB, of the student as it was trained {proof['psnr_of_student']:.2f} dB.",
+        f"- Not trained but calibrated on training pictures: {_summary(entry['calibrated'])}.",
+    ]
+
+
+def _summary(calibrated: list[str]) -> str:
+    kinds = [line.rpartition(": ")[2] for line in calibrated]
+    parts = [f"{kinds.count(kind)} {kind}s" for kind in ("weight", "input", "output") if kind in kinds]
+    return "the ranges of " + ", ".join(parts) if parts else "nothing"
+
+
+def _cell(value: str) -> str:
+    return " ".join(value.replace("|", "\\|").split())

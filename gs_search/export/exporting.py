@@ -1,0 +1,262 @@
+"""From a student to files for devices: written, proven, measured, and only then named.
+
+Files are drafted in a hidden folder beside their place. What the proof refuses is deleted with it; what it lets
+through gets its name, a model card and a JSON of all figures.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import Tensor, nn
+
+from gs_search.errors import BadInput
+from gs_search.export.card import card
+from gs_search.export.document import FORMATS, SUFFIXES, file_stem, problems_of
+from gs_search.export.float_graph import import_onnx, set_sides
+from gs_search.export.lowering import lower
+from gs_search.export.measuring import latencies, picture_figures
+from gs_search.export.models import IntegerModel, add_metadata, float_model, integer_model
+from gs_search.export.proof import check_floats, check_graph, check_layers
+from gs_search.export.runtime import peak_memory_mb, run_pictures, session
+from gs_search.export.source import Chosen, notes
+from gs_search.groundwork import Groundwork, paint
+from gs_search.measure.flops import count_flops
+from gs_search.measure.psnr import psnr
+from gs_search.networks import load_generator
+from gs_search.runfolder import RunFolder
+from gs_search.slimming.layers import slimmable
+from gs_search.slimming.student import load_student
+
+__all__ = ["export_student", "teacher_file"]
+
+SCHEMA = 1
+
+CHECKED_PICTURES = 4
+"""Validation pictures on which every layer is compared."""
+
+ROUNDS = 15
+"""Pictures behind a latency."""
+
+MIN_PX = 16
+"""Smallest pictures; in smaller ones mirrored margins are larger than the picture."""
+
+EQUAL_DB = 200.0
+"""Said of pictures that are equal."""
+
+TEACHER = "teacher.onnx"
+
+
+def export_student(
+    folder: RunFolder,
+    chosen: Chosen,
+    formats: Sequence[str] = ("onnx", "onnx-float"),
+    *,
+    image_px: int | None = None,
+    out: Path | None = None,
+    licence: str | None = None,
+    rounds: int = ROUNDS,
+    log: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write a student's files, prove and measure them.
+
+    Args:
+        formats: names of ``FORMATS``.
+        image_px: fixed side of the pictures that the ONNX files take; None leaves the sides free.
+        out: folder for the files; the run folder's ``exports/`` if not given.
+        licence: of the teacher, in words; goes into the files.
+        rounds: pictures behind each latency.
+        log: gets one line a step.
+
+    Returns:
+        ``files``: one entry each, with ``file`` (None where the proof has failed), ``bytes``, ``fid``, ``proof``,
+        ``problems``; ``latency``; ``ok`` and the rest. JSON can hold it.
+
+    Raises:
+        BadInput: a format or size that cannot be, a run folder that was not prepared, the extra is missing.
+        UnsupportedNetwork: the student cannot be exported.
+    """
+    import_onnx()
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise BadInput(f"--format: {unknown[0]}: no such format; there are {', '.join(FORMATS)}")
+    if not folder.baselines.is_file():
+        raise BadInput(f"{folder.path}: this study has not been prepared; `gs-search run` does it")
+    config = folder.config()
+    ground = Groundwork.of(folder, config)
+    multiple = ground.architecture.picture_multiple
+    if image_px is not None and (image_px < MIN_PX or image_px % multiple):
+        raise BadInput(f"--size: must be free or a multiple of {multiple} from {MIN_PX} on, not {image_px}")
+    place = out or folder.exports
+    place.mkdir(parents=True, exist_ok=True)
+    texts = notes(folder, chosen, licence)
+    student = load_student(chosen.file)
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "student": {"trial": chosen.number, "kind": chosen.kind},
+        "notes": texts,
+        "image_px": config.image_px,
+        "sides": "free" if image_px is None else image_px,
+        "objectives": chosen.result["objectives"],
+        "gflops": count_flops(student, config.image_px).macs / 1e9,
+        "teacher": ground.baselines["teacher"],
+        "noise": ground.baselines["noise"],
+    }
+    with _drafts(place) as drafts:
+        log("the float network")
+        paths = {"float": drafts / "float.onnx", "teacher": teacher_file(folder, ground, place, texts)}
+        _save(float_model(student, multiple, config.image_px), paths["float"], texts)
+        entries = [_float_entry(student, paths["float"], ground, log)]
+        if "onnx" in formats:
+            log("the whole numbers, calibrated where the student leaves them open")
+            built = integer_model(student, ground.targets.pictures.cpu(), multiple, config.image_px)
+            paths["integer"] = drafts / "integer.onnx"
+            _save(built.model, paths["integer"], texts)
+            float_pictures = run_pictures(session(paths["float"]), ground.validation)
+            entries.append(_integer_entry(student, built, paths["integer"], float_pictures, ground, log))
+        if "packed" in formats:
+            paths["packed"] = drafts / "student.safetensors"
+            shutil.copyfile(chosen.file, paths["packed"])
+            entries.append(_packed_entry(paths["packed"], chosen))
+        document["files"] = [entry for entry in entries if entry["format"] in formats]
+        if image_px is not None:
+            for path in (paths["float"], paths.get("integer")):
+                if path is not None:
+                    _fix_sides(path, image_px)
+        runnable = {name: path for name, path in paths.items() if name != "packed"}
+        log(f"latency of {len(runnable)} files, in turn")
+        document["latency"] = latencies(runnable, image_px or config.image_px, rounds=rounds)
+        for entry in document["files"]:
+            draft = drafts / entry.pop("draft")
+            entry["bytes"] = draft.stat().st_size
+            if entry["format"] != "packed":
+                entry["peak_memory_mb"] = peak_memory_mb(draft, image_px or config.image_px)
+            entry["problems"] = problems_of(entry)
+            entry["file"] = None
+        document["float_bytes"] = paths["float"].stat().st_size
+        document["teacher_bytes"] = paths["teacher"].stat().st_size
+        document["ok"] = not any(entry["problems"] for entry in document["files"])
+        _hand_over(folder, document, drafts, place)
+    return document
+
+
+def teacher_file(folder: RunFolder, ground: Groundwork, place: Path, texts: dict[str, str]) -> Path:
+    """The dense teacher as a float ONNX file with free sides, made where it is not there yet."""
+    path = place / TEACHER
+    wanted = {
+        name: texts[name]
+        for name in ("study", "protocol", "teacher", "teacher_licence", "gs_search", "input", "output")
+    }
+    if path.is_file():
+        try:
+            held = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        except Exception as error:  # protobuf has no exception of its own for a torn file
+            held = {"damaged": str(error)}
+        if held == wanted:
+            return path
+    generator, architecture = load_generator(folder.teacher / "generator.safetensors")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    image_px = folder.config().image_px
+    _save(float_model(slimmable(generator).eval(), architecture.picture_multiple, image_px), draft, wanted)
+    draft.replace(path)
+    return path
+
+
+def _float_entry(student: nn.Module, path: Path, ground: Groundwork, log: Callable[[str], None]) -> dict[str, Any]:
+    log("FID of the float file")
+    painted = run_pictures(session(path), ground.validation)
+    torch_pictures = paint(lower(student), ground.validation)
+    return {
+        "format": "onnx-float",
+        "draft": path.name,
+        **picture_figures(painted, ground),
+        "proof": {"psnr_to_torch": _decibels(painted, torch_pictures)},
+    }
+
+
+def _integer_entry(
+    student: nn.Module,
+    built: IntegerModel,
+    path: Path,
+    float_pictures: Tensor,
+    ground: Groundwork,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    log("proof: the graph that runs, and layer by layer against the student")
+    graph = check_graph(path)
+    few = ground.validation[:CHECKED_PICTURES].float() / 127.5 - 1.0
+    layers = check_layers(path, built.reference, few)
+    log("FID of the integer file")
+    painted = run_pictures(session(path), ground.validation)
+    with built.reference.on_grids() as on_grids:
+        of_grids = paint(on_grids, ground.validation)
+    proof = {
+        "graph": {
+            "integer": graph.integer,
+            "expected": len(built.reference.outputs),
+            "floats": list(graph.floats),
+            "exceptions": list(built.floats),
+            "operators": dict(graph.operators),
+        },
+        "layers": [layer.to_json() for layer in layers],
+        "tensors_missing": check_floats(path, built.lowered, set(built.integer_tensors)),
+        "psnr": _decibels(painted, float_pictures),
+        "psnr_of_grids": _decibels(of_grids, float_pictures),
+        "psnr_of_student": _decibels(paint(student, ground.validation), float_pictures),
+    }
+    entry = {"format": "onnx", "draft": path.name, **picture_figures(painted, ground), "proof": proof}
+    return entry | {"calibrated": list(built.calibrated)}
+
+
+def _packed_entry(path: Path, chosen: Chosen) -> dict[str, Any]:
+    load_student(path)
+    figures = {"fid": chosen.result["objectives"]["fid"], "kid": chosen.result.get("kid")}
+    figures["psnr_to_teacher"] = chosen.result.get("psnr_to_teacher")
+    return {"format": "packed", "draft": path.name, **figures, "proof": {}}
+
+
+def _hand_over(folder: RunFolder, document: dict[str, Any], drafts: Path, place: Path) -> None:
+    """Give the proven files their names, the document and a card beside each."""
+    study = document["notes"]["study"]
+    sources = {"onnx": "integer.onnx", "onnx-float": "float.onnx", "packed": "student.safetensors"}
+    for entry in document["files"]:
+        if not entry["problems"]:
+            stem = file_stem(study, entry["format"], entry["fid"], document["gflops"], entry["bytes"] / 1e6)
+            entry["file"] = stem + SUFFIXES[entry["format"]]
+    for entry in document["files"]:
+        if entry["file"] is not None:
+            path = place / entry["file"]
+            own = {**document, "files": [entry], "others": [e["file"] for e in document["files"] if e is not entry]}
+            folder.write_text(path.with_name(f"{path.name}.md"), card(own))
+            folder.write_json(path.with_name(f"{path.name}.json"), own)
+            (drafts / sources[entry["format"]]).replace(path)  # last: it is what people take
+
+
+def _decibels(a: Tensor, b: Tensor) -> float:
+    return min(psnr(a, b), EQUAL_DB)
+
+
+def _save(model: onnx.ModelProto, path: Path, texts: dict[str, str]) -> None:
+    add_metadata(model, texts)
+    onnx.save(model, path)
+
+
+def _fix_sides(path: Path, image_px: int) -> None:
+    model = onnx.load(path)
+    set_sides(model, image_px)
+    onnx.save(model, path)
+
+
+@contextmanager
+def _drafts(place: Path) -> Iterator[Path]:
+    drafts = place / f".draft-{os.getpid()}"
+    drafts.mkdir()
+    try:
+        yield drafts
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)

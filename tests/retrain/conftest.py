@@ -1,0 +1,94 @@
+"""A prepared study of 32 px with real trials, whose FID is measured in a few cheap features instead of Inception's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gs_search.groundwork
+import gs_search.retrain.looks
+import gs_search.trial
+from gs_search.config import load_study
+from gs_search.runfolder import RunFolder
+from gs_search.trial import prepare, run_trial
+
+STUDY = """
+study: tiny
+space: space.yaml
+seed: 1
+image_px: 32
+data: {kind: drawn, train: 8, val: 10, test: 8, reference: 12, views: 8}
+teacher: {kind: shipped}
+settings: {steps: 2, batch_size: 2, repair_pictures: 8, learning_rate: 1.0e-3}
+measure: {fid_images: 10, latency_repeats: 1}
+retrain: {steps: 8, looks: 2, checkpoint_minutes: 0}
+"""
+
+SPACE = """
+parameters:
+  target_gflops_ratio: {type: float, low: 0.1, high: 0.9, log: true}
+  weight_bits: {type: choice, choices: [8, 4]}
+"""
+
+POINTS = ({"target_gflops_ratio": 0.4, "weight_bits": 4}, {"target_gflops_ratio": 0.2, "weight_bits": 8})
+
+
+def cheap_features(images: Tensor, *, model: Any = None) -> np.ndarray:
+    """N x 12: each picture's colours at a size of 2 x 2."""
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1).numpy()
+
+
+@pytest.fixture(scope="session")
+def cheap() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (gs_search.groundwork, gs_search.trial, gs_search.retrain.looks):
+            patch.setattr(module, "inception_features", cheap_features)
+        patch.setattr(gs_search.groundwork, "load_inception", lambda device: SimpleNamespace(weights_sha256="none"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def source(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two finished trials and one that failed; not to be changed."""
+    place = tmp_path_factory.mktemp("retrain")
+    (place / "space.yaml").write_text(SPACE)
+    (place / "tiny.yaml").write_text(STUDY)
+    config = load_study(place / "tiny.yaml")
+    folder = RunFolder(place / "run")
+    folder.create(config)
+    prepare(config, folder, lambda line: None)
+    for number, point in enumerate(POINTS):
+        run_trial(point, config, folder, number=number, seed=5 + number)
+    failed = {name: folder.results()[0][name] for name in ("schema", "study", "point", "key", "protocol")}
+    failed |= {"number": 2, "state": "FAIL", "cause": "nan", "message": "not a number", "objectives": None, "seed": 1}
+    folder.write_json(folder.trial(2) / "result.json", failed)
+    return folder
+
+
+@pytest.fixture
+def prepared(source: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of it. The groundwork is linked, so that a process loads it once."""
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(source.path, folder.path, ignore=shutil.ignore_patterns("teacher", "retrain"))
+    folder.teacher.symlink_to(source.teacher)
+    return folder
+
+
+@pytest.fixture
+def change(prepared: RunFolder) -> Callable[[str, str], None]:
+    """Replaces a piece of the study as the run folder has it."""
+
+    def replace(old: str, new: str) -> None:
+        text = prepared.resolved_yaml.read_text()
+        assert text.count(old) == 1, text
+        prepared.resolved_yaml.write_text(text.replace(old, new))
+
+    return replace
