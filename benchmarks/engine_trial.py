@@ -62,8 +62,8 @@ def trial(point: Mapping[str, Any], config: Any, folder: Any, *, number: int, se
         {
             "schema": 1, "study": config.study, "number": number, "state": "COMPLETE", "cause": None,
             "message": None, "point": dict(point), "key": config.space.key(point), "seed": seed, "seconds": seconds,
-            "objectives": objectives(point), "protocol": "asleep", "kid": 0.1, "psnr_to_teacher": 25.0, "params": 10_000,
-            "macs_paper": 1_000_000, "latency_ms": 1.0, "steps": 250, "peak_memory_mb": 100.0,
+            "objectives": objectives(point), "protocol": "asleep", "kid": 0.1, "psnr_to_teacher": 25.0,
+            "params": 10_000, "macs_paper": 1_000_000, "latency_ms": 1.0, "steps": 250, "peak_memory_mb": 100.0,
         }
     )  # fmt: skip
 

@@ -132,7 +132,8 @@ sampler: tpee
         "small.yaml:19: settings.weight_bits.up: must be one of 2, 3, 4, 5, 6, 7, 8, 32, not 1",
         "small.yaml:20: settings.batch_size: must be a number, not 'on'",
         "small.yaml:21: measure.fid_images: must be a whole number, not 60.5",
-        "small.yaml:22: sampler: must be one of surrogate, tpe, nsga2, nsga3, gp, qmc, random, not 'tpee'; did you mean tpe?",
+        "small.yaml:22: sampler: must be one of surrogate, tpe, nsga2, nsga3, gp, qmc, random, not 'tpee'; "
+        "did you mean tpe?",
     ]
 
 

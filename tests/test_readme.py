@@ -121,7 +121,7 @@ def test_ci_runs_the_blocks_of_the_readme() -> None:
 def test_every_command_is_run_by_some_test() -> None:
     """A block that no test knows is a block that nobody runs."""
     marks = {"", "ci: install", "ci: test", "test: slow", "test: study", "test: needs a checkpoint and photos"}
-    marks |= {"test: library", "test: export", "test: retrain"}
+    marks |= {"test: library", "test: export", "test: retrain", "test: serves"}
     assert {block.mark for block in blocks()} == marks
     loose = [line for line in commands("") if not line.startswith(("gs-search", "python -m venv .venv &&"))]
     assert loose == []

@@ -186,7 +186,7 @@ def test_one_that_dies_at_any_moment_goes_on_in_the_same_bits(
     prepared: RunFolder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Died before it was cut; between the best student's file and the checkpoint; while that was written; at the end."""
+    """Died before the cut; between the best student's file and the checkpoint; while that was written; at the end."""
 
     class Power(BaseException):
         pass
