@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.search_table [--points 160] [--keep]
 
-Each point of a Sobol sequence over ``search_spaces/quickstart.yaml``, its ladder of start points first, is trained with
-two seeds, in the study of ``studies/quickstart.yaml`` with rungs at 0, 50 and 125 of its 250 steps: at each of them
-what a trial tells there, and at the end the objectives, with the processor seconds so far (one thread; other work on the
-machine lengthens the wall time only). Half a minute a row; a stopped run continues, also with more points. ``--keep``
-puts the rows into ``benchmarks/data/quickstart_trials.jsonl``, which is committed and read by ``benchmarks.search``.
+Each point of a Sobol sequence over ``search_spaces/quickstart.yaml``, its ladder of start points first, is trained
+with two seeds, in the study of ``studies/quickstart.yaml`` with rungs at 0, 50 and 125 of its 250 steps: at each of
+them what a trial tells there, and at the end the objectives, with the processor seconds so far (one thread; other work
+on the machine lengthens the wall time only). Half a minute a row; a stopped run continues, also with more points.
+``--keep`` puts the rows into ``benchmarks/data/quickstart_trials.jsonl``, which is committed and read by
+``benchmarks.search``.
 """
 
 from __future__ import annotations
