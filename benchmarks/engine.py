@@ -105,7 +105,8 @@ def _study(place: Path, trials: int, workers: int) -> tuple[Any, Any]:
     from gs_search.config import load_study
     from gs_search.runfolder import RunFolder
 
-    config = load_study(STUDY).model_copy(update={"trials": trials, "workers": workers, "device": "cpu"})
+    changes = {"trials": trials, "workers": workers, "device": "cpu", "sampler": "tpe"}
+    config = load_study(STUDY).model_copy(update=changes)
     return config, RunFolder(place / "run")
 
 

@@ -78,7 +78,7 @@ def main(out: Path | None, tiny: bool, report_only: bool) -> None:
     rows = Rows(folder, {"tiny": tiny})
     if not report_only:
         rows.measure(asked, functools.partial(measure, folder), processes=1)
-    told = environment(trials="asleep", sampler="TPE", database="SQLite", workers=WORKERS)
+    told = environment(trials="asleep", sampler="the default of each", database="SQLite", workers=WORKERS)
     publish(folder, "Kills", told, kills_table(rows.of(asked)))
 
 

@@ -177,7 +177,7 @@ def test_advice_after_fifteen_trials_without_a_gain(folder: RunFolder) -> None:
     assert document["advice"][0]["kind"] == "stalled" and document["advice"][-1]["kind"] == "stop"
     text = text_of(document)
     assert "the last 15 finished trials added nothing to the hypervolume since trial 0:" in text
-    assert "try sampler: gp" in text
+    assert "try sampler: nsga2" in text
 
 
 def test_looking_again_reads_only_what_has_changed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
