@@ -46,7 +46,7 @@ def cheap_features(images: Tensor, *, model: Any = None) -> np.ndarray:
     return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1).numpy()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cheap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (gs_search.groundwork, gs_search.trial, gs_search.retrain.looks):
@@ -55,7 +55,7 @@ def cheap() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def source(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Two finished trials and one that failed; not to be changed."""
     place = tmp_path_factory.mktemp("retrain")

@@ -38,7 +38,7 @@ def calm(study: Path, root: Path, drive: StartDriver, total: int) -> list[tuple[
     assert drive(study, root / "R", "resumable").end()[0] == 0
     expected = check(study, root / "R", total)
     left = [state for _, state in expected].count("PRUNED")
-    assert total / 6 < left < total * 2 / 3, "stopping is at work"
+    assert total / 10 < left < total * 2 / 3, "stopping is at work"
     return expected
 
 
@@ -124,8 +124,8 @@ def test_a_driver_killed_at_odd_moments_ends_with_the_trials_of_an_undisturbed_o
         return drive(study, out, "resumable", prepare)
 
     driver = begin()  # while it imports
-    time.sleep(chance.uniform(0.1, 0.5))
-    assert driver.family() == [] and not out.exists()
+    time.sleep(chance.uniform(0.05, 0.25))
+    assert driver.family() == [] and not marks(out)
     kill(driver)
 
     driver = begin("prepare_slowly")  # while it prepares, before Ray is up
