@@ -25,10 +25,9 @@ from benchmarks.report import environment, publish
 from benchmarks.rows import Case, Row, Rows
 from benchmarks.search_policies import IDEAS, POLICIES, RANDOM, STOPS, WORKERS, Policy, set_up
 from benchmarks.search_report import SHARES, comparison, plot, quality
-from benchmarks.search_table import TABLE, read, study_config
+from benchmarks.search_table import TABLE, WEIGHTS, read, study_config
 
 BASELINES = TABLE.with_name("quickstart_baselines.json")
-WEIGHTS = TABLE.with_name("quickstart_weights.jsonl")
 
 TRIALS = 120
 """The whole budget: processor seconds of so many trials of the table."""

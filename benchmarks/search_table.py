@@ -1,13 +1,14 @@
 """The table of real trials behind ``benchmarks.search``: points of the quickstart's space, trained.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.search_table [--points 160] [--keep]
+    OMP_NUM_THREADS=1 python -m benchmarks.search_table [--points 160] [--weights] [--keep]
 
 Each point of a Sobol sequence over ``search_spaces/quickstart.yaml``, its ladder of start points first, is trained
 with two seeds, in the study of ``studies/quickstart.yaml`` with rungs at 0, 50 and 125 of its 250 steps: at each of
 them what a trial tells there, and at the end the objectives, with the processor seconds so far (one thread; other work
 on the machine lengthens the wall time only). Half a minute a row; a stopped run continues, also with more points.
 ``--keep`` puts the rows into ``benchmarks/data/quickstart_trials.jsonl``, which is committed and read by
-``benchmarks.search``.
+``benchmarks.search``. ``--weights`` is a table of its own, ``quickstart_weights.jsonl``: the same space with the
+paper's ``sparsity_weight`` in the place of ``target_gflops_ratio``, without start points, which name the latter.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ STUDY = ROOT / "studies" / "quickstart.yaml"
 
 TABLE = ROOT / "benchmarks" / "data" / "quickstart_trials.jsonl"
 
+WEIGHTS = TABLE.with_name("quickstart_weights.jsonl")
+
+SHRINK_BUDGETS = (0.05, 0.9)
+"""``sparsity_weight``: from nearly nothing to nearly everything."""
+
 RUNGS = (50, 125)
 
 SEEDS = 2
@@ -39,15 +45,18 @@ SEEDS = 2
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="[default: runs/benchmarks/search_table]")
 @click.option("--points", default=160, show_default=True, help="Points in all, start points included.")
 @click.option("--processes", default=2, show_default=True, help="Rows at a time.")
+@click.option("--weights", is_flag=True, help="The space with sparsity_weight.")
 @click.option("--keep", is_flag=True, help="Write the committed table.")
-def main(out: Path | None, points: int, processes: int, keep: bool) -> None:
-    folder = out or Path("runs/benchmarks/search_table")
-    rows = Rows(folder, {"study": STUDY.name, "rungs": RUNGS})
+def main(out: Path | None, points: int, processes: int, weights: bool, keep: bool) -> None:
+    folder = out or Path("runs/benchmarks/search_weights" if weights else "runs/benchmarks/search_table")
+    budgets = {"shrink budgets": SHRINK_BUDGETS} if weights else {}
+    rows = Rows(folder, {"study": STUDY.name, "rungs": RUNGS, **budgets})
     ask = cases(points)
     prepare(folder)
-    rows.measure(ask, functools.partial(measure, folder), processes=processes)
+    rows.measure(ask, functools.partial(measure, folder, space(weights=weights)), processes=processes)
     if keep:
-        write(TABLE, rows.of(ask), environment(study="quickstart", rungs=RUNGS, seeds=SEEDS))
+        told = environment(study="quickstart", rungs=RUNGS, seeds=SEEDS)
+        write(WEIGHTS if weights else TABLE, rows.of(ask), told)
 
 
 def cases(points: int) -> list[Case]:
@@ -55,8 +64,21 @@ def cases(points: int) -> list[Case]:
     return [{"point": index, "seed": seed} for index in range(points) for seed in range(SEEDS)]
 
 
+def space(*, weights: bool) -> Any:
+    """The quickstart's space; or the one in which nobody can say where a student lands."""
+    from gs_search.space import Parameter, SearchSpace
+
+    found = study_config().space
+    if not weights:
+        return found
+    low, high = SHRINK_BUDGETS
+    budget = Parameter(name="sparsity_weight", kind="float", low=low, high=high, log=False)
+    rest = tuple(parameter for parameter in found.parameters if parameter.name != "target_gflops_ratio")
+    return SearchSpace(parameters=(budget, *rest), constants=found.constants, start_points=())
+
+
 def points_of(space: Any, count: int) -> list[dict[str, Any]]:
-    """The start points but for the paper's, which is younger than the table, then a Sobol sequence over the space."""
+    """The start points but for the first, the paper's, which is younger than the table; then a Sobol sequence."""
     import optuna
 
     from gs_search.search.samplers import make_sampler
@@ -91,7 +113,7 @@ def prepare(folder: Path) -> None:
     prepare_study(study_config(), run, lambda line: click.echo(line, err=True))
 
 
-def measure(folder: Path, case: Case) -> dict[str, Any]:
+def measure(folder: Path, space: Any, case: Case) -> dict[str, Any]:
     """Train one point with one seed."""
     from gs_search.errors import TrialFailed
     from gs_search.groundwork import Groundwork
@@ -99,7 +121,7 @@ def measure(folder: Path, case: Case) -> dict[str, Any]:
     from gs_search.trial import trial_in_rungs
 
     config, run = study_config(), RunFolder(folder / "run")
-    point = points_of(config.space, case["point"] + 1)[-1]
+    point = points_of(space, case["point"] + 1)[-1]
     number = SEEDS * case["point"] + case["seed"]
     Groundwork.of(run, config)  # once a process
     start, rungs = time.process_time(), []

@@ -47,11 +47,11 @@ def front_indices(points: ArrayLike) -> list[int]:
     finite = np.flatnonzero(np.isfinite(rows).all(axis=1))
     # In lexicographic order no point is dominated by a later one, so the front only ever grows. lexsort is
     # stable: of equal points the one with the lowest index comes first.
-    order = finite[np.lexsort(rows[finite].T[::-1])]
+    left = finite[np.lexsort(rows[finite].T[::-1])]
     front: list[int] = []
-    for index in order:
-        if not front or not (rows[front] <= rows[index]).all(axis=1).any():
-            front.append(int(index))
+    while left.size:
+        front.append(int(left[0]))
+        left = left[(rows[left] < rows[left[0]]).any(axis=1)]
     return sorted(front)
 
 

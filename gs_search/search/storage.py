@@ -110,7 +110,8 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
         try:
             url, options = _engine(where)
             backend = optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=read_only)
-            storage = StudyStorage(backend)
+            # One run at a time writes a study, see ``lock``; readers look at what it changes.
+            storage = StudyStorage(backend, alone=not read_only)
             if read_only:
                 study = optuna.load_study(study_name=name, storage=storage)
             else:
