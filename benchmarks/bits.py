@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.bits
 
 Students of the teacher that comes with the package, whole and at half of its multiply-adds, a quickstart's settings
-otherwise; stem and head keep 8 bits. A second table compares the calibrations of activations, and rounded outputs,
-without training. Some eight minutes on two cores; a stopped run continues.
+otherwise; stem and head keep 8 bits. A second table compares the calibrations of activations without training. What
+rounded outputs cost is in ``benchmarks.export``. Some eight minutes on two cores; a stopped run continues.
 """
 
 from __future__ import annotations
@@ -50,11 +50,10 @@ def main(out: Path | None, steps: int, seeds: int, processes: int, tiny: bool) -
         for weights, activations in (PAIRS[1:3] if tiny else PAIRS)
     ]
     calibrated: list[Case] = [_case(share, FLOAT, FLOAT) for share in SHARES] + [
-        _case(share, FLOAT, bits, calibration=calibration, outputs=outputs)
+        _case(share, FLOAT, bits, calibration=calibration)
         for share in SHARES
         for calibration in (CALIBRATIONS[-1:] if tiny else CALIBRATIONS)
         for bits in (CALIBRATED_BITS[:1] if tiny else CALIBRATED_BITS)
-        for outputs in (False, True)
     ]
     rows = Rows(folder, {"tiny": tiny})
     rows.measure([*calibrated, *trained], functools.partial(measure, tiny), processes=processes)
@@ -68,7 +67,6 @@ def _case(
     activations: int,
     *,
     calibration: str = "mse",
-    outputs: bool = False,
     steps: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -77,7 +75,6 @@ def _case(
         "weights": weights,
         "activations": activations,
         "calibration": calibration,
-        "outputs": outputs,
         "steps": steps,
         "seed": seed,
     }
@@ -90,7 +87,6 @@ def measure(tiny: bool, case: Case) -> dict[str, Any]:
         "weight_bits": case["weights"],
         "activation_bits": case["activations"],
         "calibration": case["calibration"],
-        "quantize_outputs": case["outputs"],
         "steps": case["steps"],
     }
     try:
@@ -144,23 +140,18 @@ def report(folder: Path, trained: Sequence[Row], calibrated: Sequence[Row], told
 
 
 def _calibrations(rows: Sequence[Row]) -> str:
-    """Decibels that each calibration costs against the float student, with float outputs and rounded ones."""
-    known = {
-        (row["share"], row["activations"], row["calibration"], row["outputs"]): row["psnr"]
-        for row in rows
-        if "failed" not in row
-    }
+    """Decibels that each calibration costs against the float student."""
+    known = {(row["share"], row["activations"], row["calibration"]): row["psnr"] for row in rows if "failed" not in row}
     whole, half = SHARES
-    floats = {share: known.get((share, FLOAT, "mse", False)) for share in SHARES}
+    floats = {share: known.get((share, FLOAT, "mse")) for share in SHARES}
     lines: list[list[str]] = []
     for (bits, calibration), _ in grouped(
         [row for row in rows if row["activations"] != FLOAT], "activations", "calibration"
     ).items():
-        cells = [known.get((share, bits, calibration, outputs)) for share in SHARES for outputs in (False, True)]
-        losses = [_less(floats[half], value) for value in cells[2:]]
-        lines.append([str(bits), calibration, *(number(value) for value in (*cells[:2], *losses))])
-    header = ["activation bits", "calibration", "whole teacher: PSNR, dB", "outputs rounded, dB"]
-    header += [f"half: loss against float ({number(floats[half])} dB), dB", "outputs rounded, dB"]
+        cells = [known.get((share, bits, calibration)) for share in SHARES]
+        lines.append([str(bits), calibration, number(cells[0]), number(_less(floats[half], cells[1]))])
+    header = ["activation bits", "calibration", "whole teacher: PSNR, dB"]
+    header += [f"half: loss against float ({number(floats[half])} dB), dB"]
     return table(header, lines) + f"\n\nThe whole teacher in float, repaired: {number(floats[whole])} dB."
 
 

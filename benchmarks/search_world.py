@@ -8,6 +8,7 @@ what it really knows.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -82,6 +83,12 @@ class Table:
             values=values,
             reference=reference_point(baselines),
         )
+
+    def of_points(self) -> SearchSpace:
+        """The space with those of its start points that the table has."""
+        known = {self.space.key(point) for point in self.points}
+        starts = tuple(point for point in self.space.start_points if self.space.key(point) in known)
+        return dataclasses.replace(self.space, start_points=starts)
 
     def digest(self) -> str:
         """Names the table: results of another one are not comparable."""

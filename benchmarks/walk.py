@@ -60,7 +60,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], str]] = {
     "w4a8, calibration max": ({**W4A8, "calibration": "max"}, ""),
     "w4a8, calibration clip": ({**W4A8, "calibration": "clip"}, ""),
     "w4a8, calibration quantile": ({**W4A8, "calibration": "quantile"}, ""),
-    "w4a8, outputs in 8 bits too": ({**W4A8, "quantize_outputs": True}, ""),
+    "w4a8, outputs in 8 bits too": ({**W4A8, "quantize": "deploy"}, ""),
     "w4a8, 100 steps": ({**W4A8, "steps": 100}, ""),
     "w4a8, 100 steps, a second walk": ({**W4A8, "steps": 100}, "second"),
 }

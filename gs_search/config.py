@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from gs_search.constraints import fid_above_teacher
 from gs_search.errors import BadInput
+from gs_search.settings import LEGAL, TRAINING
 from gs_search.space import SearchSpace
 from gs_search.spacefile import space_from_dict
 from gs_search.yamlfile import quote
@@ -24,6 +25,7 @@ __all__ = [
     "ConstraintsConfig",
     "DataConfig",
     "MeasureConfig",
+    "ResourcesConfig",
     "RetrainConfig",
     "Section",
     "StudyConfig",
@@ -150,6 +152,17 @@ def _auto_or_steps(value: object) -> object:
     raise PydanticCustomError("steps", message, {"found": quote(value)})
 
 
+def _of_training(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        message = "must map settings to values, not {found}"
+        raise PydanticCustomError("settings", message, {"found": quote(value)})
+    for name, entry in value.items():
+        wrong = LEGAL[name].problem(entry) if name in TRAINING else f"cannot be replaced; {', '.join(TRAINING)} can"
+        if wrong:
+            raise PydanticCustomError("settings", "{name} {wrong}", {"name": name, "wrong": wrong})
+    return value
+
+
 class RetrainConfig(Section):
     """How a chosen student is trained in full, by ``gs-search retrain``; the search does not depend on it."""
 
@@ -159,6 +172,19 @@ class RetrainConfig(Section):
     """Times that it is measured on the way, evenly spread; the best of them is kept."""
     checkpoint_minutes: float = Field(1.0, ge=0, le=1440)
     """Time between two checkpoints; 0: one after every step. Each look leaves one anyway."""
+    settings: Annotated[dict[str, Any], BeforeValidator(_of_training)] = Field(default_factory=dict)
+    """Losses and learning rates that replace the trial's; what the student is, its channels and bits, stays."""
+
+
+class ResourcesConfig(Section):
+    """What one trial takes of a machine of a Ray cluster; numbers do not depend on it."""
+
+    cpu: float = Field(1.0, gt=0, le=1024)
+    """Processor cores; a trial computes in one thread."""
+    gpu: float | None = Field(None, gt=0, le=1)
+    """Part of a GPU, where trials run on GPUs; null: by its memory, or a whole one where ``workers`` is a number."""
+    custom: dict[str, Annotated[float, Field(gt=0, le=1e9)]] = Field(default_factory=dict)
+    """Resources that nodes were started with, and Ray's own, as ``accelerator_type:A100``."""
 
 
 class StudyConfig(Section):
@@ -184,6 +210,9 @@ class StudyConfig(Section):
     """A trial that takes longer has failed; ``auto``: ten times the median trial, but no less than ten minutes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where trials compute; ``auto``: on GPUs if there are any."""
+    storage: str | None = None
+    """URL of the study's database, without a password; null: ``study.db`` in the run folder."""
+    resources: ResourcesConfig = ResourcesConfig()
     image_px: int = Field(64, ge=32, le=2048, multiple_of=4)
     """Side of the square pictures in trials and measures."""
     data: DataConfig
@@ -213,7 +242,7 @@ class StudyConfig(Section):
         """What the numbers of the study depend on, by dotted key; studies alike in it continue each other."""
         resolved = self.to_resolved()
         space = resolved.pop("space")
-        for name in ("source", "trials", "hours", "workers", "timeout_minutes", "retrain"):
+        for name in ("source", "trials", "hours", "workers", "timeout_minutes", "retrain", "storage", "resources"):
             resolved.pop(name)
         space.pop("source")
         for name in ("rule", "margin_db"):  # who is left where; the rungs themselves divide the training
@@ -221,15 +250,18 @@ class StudyConfig(Section):
         return _flatten({**resolved, "space": space})
 
 
-def load_study(path: str | Path) -> StudyConfig:
+def load_study(path: str | Path, *, here: bool = True) -> StudyConfig:
     """Read a study file and the search space that it names.
+
+    Args:
+        here: its pictures and checkpoint have to be on this machine.
 
     Raises:
         ConfigError: with one line for each mistake in either file.
     """
     from gs_search.studyfile import StudyReader  # which needs the classes above
 
-    return StudyReader(Path(path)).read()
+    return StudyReader(Path(path), here=here).read()
 
 
 def load_resolved(path: str | Path) -> StudyConfig:
@@ -240,6 +272,7 @@ def load_resolved(path: str | Path) -> StudyConfig:
         fields = dict(content["study"])
         space = dict(fields.pop("space"))
         source = space.pop("source", None)
+        fields["settings"] = _renamed(fields["settings"])
         for section in ("data", "teacher"):
             entry = dict(fields[section])
             fields[section] = entry | {"path": None if entry["path"] is None else Path(entry["path"])}
@@ -250,6 +283,14 @@ def load_resolved(path: str | Path) -> StudyConfig:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, BadInput) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path}: damaged ({reason}); restore it, or start in another run folder") from None
+
+
+def _renamed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run folder of before ``quantize``, which took the place of a flag."""
+    if "quantize_outputs" not in settings:
+        return settings
+    kept = {name: value for name, value in settings.items() if name != "quantize_outputs"}
+    return {**kept, "quantize": "deploy" if settings["quantize_outputs"] else "inputs"}
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Finished", "finished_students", "front_document", "front_notes", "front_table", "other_seeds"]
 
 SCHEMA = 1
-SHOWN = ("kid", "psnr_to_teacher", "macs", "macs_paper", "params", "latency_ms", "seconds", "point", "key")
+SHOWN = ("kid", "psnr_to_teacher", "macs", "macs_paper", "params", "latency_ms", "seconds", "point", "key", "node")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +186,10 @@ def front_notes(document: Mapping[str, Any]) -> list[str]:
     if document["constraints"]:
         limits = ", ".join(f"{name} {limit:.4g}" for name, limit in document["constraints"].items())
         notes.append(f"only of students within {limits}; {document['infeasible']} are not")
+    nodes = [member["node"] for member in document["front"] if member.get("node")]
+    kinds = sorted({" and ".join(filter(None, (node["cpu"], node["gpu"]))) for node in nodes})
+    if len(kinds) > 1:
+        notes.append(f"latencies compare only on one kind of machine, and these are {len(kinds)}: {'; '.join(kinds)}")
     return notes
 
 

@@ -12,8 +12,11 @@ from gs_search.errors import BadInput, ConfigError
 __all__ = ["check_inputs"]
 
 
-def check_inputs(config: StudyConfig) -> None:
+def check_inputs(config: StudyConfig, *, here: bool = True) -> None:
     """Open every picture's header, the checkpoint and the device that the study names.
+
+    Args:
+        here: trials run on this machine.
 
     Raises:
         ConfigError: with one line for each thing that cannot be used.
@@ -37,7 +40,7 @@ def check_inputs(config: StudyConfig) -> None:
                 )
         except BadInput as error:
             problems += str(error).splitlines()
-    if config.device == "cuda":
+    if config.device == "cuda" and here:
         import torch
 
         if not torch.cuda.is_available():

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -121,6 +122,7 @@ class RunFolder:
         else:
             self._refuse_foreign_files()
             provenance = {
+                "id": secrets.token_hex(8),  # of this folder, wherever it is moved
                 "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 "host": platform.node(),
                 "platform": platform.platform(),

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from gs_search.errors import ConfigError
 
-__all__ = ["GROUPS", "LEGAL", "Legal", "Point", "SlimmingSettings", "Value", "settings_from_point"]
+__all__ = ["GROUPS", "LEGAL", "TRAINING", "Legal", "Point", "SlimmingSettings", "Value", "settings_from_point"]
 
 Value = float | int | str | bool
 Point = Mapping[str, Value]
@@ -77,7 +77,7 @@ LEGAL: dict[str, Legal] = {
     "weight_bits": Legal(choices=BITS, per_group=True),
     "activation_bits": Legal(choices=BITS, per_group=True),
     "calibration": Legal(choices=("mse", "quantile", "clip", "max")),
-    "quantize_outputs": Legal(choices=(True, False)),
+    "quantize": Legal(choices=("inputs", "deploy")),
     "distill_weight": Legal(0.0, 1e4),
     "feature_weight": Legal(0.0, 1e4, per_group=True),
     "feature_match": Legal(choices=("channels", "map")),
@@ -101,6 +101,14 @@ LEGAL: dict[str, Legal] = {
     "precision": Legal(choices=("bf16", "float32")),
 }
 """Every setting by name, with what it may be."""
+
+TRAINING = (
+    "distill_weight", "feature_weight", "perceptual_network", "perceptual_weight", "style_weight",
+    "adversarial_weight", "adversarial_loss", "critic_feature_weight", "discriminator_real", "discriminator_width",
+    "learning_rate", "scale_learning_rate", "scale_momentum", "range_learning_rate", "discriminator_learning_rate",
+    "weight_decay", "precision",
+)  # fmt: skip
+"""Those that say how a student is trained, and nothing of what it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +148,9 @@ class SlimmingSettings:
     calibration: Literal["mse", "quantile", "clip", "max"] = "mse"
     """How a stream's range is found: least squared error, the 99.95 % quantile, 0.7 of the largest value, or the
     largest value. Training then refines it, unless ``range_learning_rate`` is 0."""
-    quantize_outputs: bool = False
-    """Round the outputs of convolutions to 8 bits too, as an integer device does."""
+    quantize: Literal["inputs", "deploy"] = "inputs"
+    """What of a convolution is rounded besides its weight. ``inputs``: what it reads. ``deploy``: what it hands on
+    too, to 8 bits with a range for each channel, as the exported file does: what was trained is what runs."""
     distill_weight: float = 10.0
     """Weight of the mean absolute difference to the teacher's picture."""
     feature_weight: float | Mapping[str, float] = 5.0

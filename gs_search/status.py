@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gs_search.database_url import database_url
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.runfolder import RunFolder
 
@@ -162,7 +163,7 @@ class StatusReader:
     def _open(self, config: StudyConfig) -> StudyDatabase:
         from gs_search.search.database import open_database
 
-        url = os.environ.get("GS_SEARCH_STORAGE")
+        url = database_url(config)
         # A database that was made anew has another inode.
         stamp = url or getattr(_stat(self.folder.database), "st_ino", None)
         if self._database is None or self._database[0] != stamp:

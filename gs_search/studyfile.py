@@ -18,12 +18,14 @@ from gs_search.config import (
     ConstraintsConfig,
     DataConfig,
     MeasureConfig,
+    ResourcesConfig,
     RetrainConfig,
     Section,
     StoppingConfig,
     StudyConfig,
     TeacherConfig,
 )
+from gs_search.database_url import url_problem
 from gs_search.settings import GROUPS, LEGAL, SlimmingSettings
 from gs_search.space import SearchSpace
 from gs_search.spacefile import parse_space
@@ -33,9 +35,14 @@ __all__ = ["StudyReader"]
 
 
 class StudyReader:
-    """Turns one study file into a StudyConfig, gathering every mistake on the way."""
+    """Turns one study file into a StudyConfig, gathering every mistake on the way.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        here: pictures and checkpoints have to be on this machine.
+    """
+
+    def __init__(self, path: Path, *, here: bool = True) -> None:
+        self.here = here
         self.document = read_yaml(path, what="study file")
         self.path = path
         self.problems: list[Problem] = []
@@ -48,6 +55,7 @@ class StudyReader:
         sections = {}
         models: dict[str, type[Section]] = {"data": DataConfig, "teacher": TeacherConfig, "measure": MeasureConfig}
         models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig, "retrain": RetrainConfig}
+        models |= {"resources": ResourcesConfig}
         for name, model in models.items():
             sections[name] = self._section(name, model, raw.pop(name, None))
         source = self.path.resolve()
@@ -57,6 +65,8 @@ class StudyReader:
         config = self._validate(
             StudyConfig, (), {**fields, "source": source, "space": space or _NO_SPACE, "settings": settings}
         )
+        if isinstance(raw.get("storage"), str) and (wrong := url_problem(raw["storage"])):
+            self._report(("storage",), *wrong)
         if "source" in raw:
             self._report(("source",), "unknown key")
         self._cross_check(space, settings, sections)
@@ -68,7 +78,7 @@ class StudyReader:
         self.problems.append(self.document.problem(key, message, hint))
 
     def _section(self, name: str, model: type[Section], raw: object) -> Any:
-        if raw is None and name in ("measure", "constraints", "stopping", "retrain"):
+        if raw is None and name in ("measure", "constraints", "stopping", "retrain", "resources"):
             return model()
         if not isinstance(raw, dict):
             what = "is missing" if raw is None else f"must hold keys of its own, not {quote(raw)}"
@@ -210,6 +220,8 @@ class StudyReader:
             if not any(problem.key == ".".join(map(str, key)) for problem in self.problems):
                 what = "folder of pictures" if folder else ".pth, .pt or .safetensors file"
                 self._report(key, "is missing", f"give a {what}")
+        elif not self.here:
+            return
         elif not path.exists():
             self._report(key, f"no such {'folder' if folder else 'file'}: {_short(path)}")
         elif folder != path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -280,6 +281,14 @@ def test_each_point_of_a_pool_is_trained_once_and_tells_what_was_measured() -> N
 
 
 # --- ideas
+
+
+def test_start_points_that_were_not_trained_are_none_of_the_pool() -> None:
+    trained = rows(4)
+    known, strange = dict(trained[2]["parameters"]), {"target_gflops_ratio": 0.5, "distill_weight": 0.5}
+    space = dataclasses.replace(SPACE, start_points=(strange, known))
+    table = Table.of(trained, space, BASELINES)
+    assert table.space.start_points == (strange, known) and table.of_points().start_points == (known,)
 
 
 def test_foretold_fid_never_rises_with_decibels() -> None:

@@ -18,6 +18,7 @@ from gs_search.config import (
     ConstraintsConfig,
     DataConfig,
     MeasureConfig,
+    ResourcesConfig,
     RetrainConfig,
     StoppingConfig,
     StudyConfig,
@@ -81,6 +82,7 @@ def test_readme_lists_every_key(repository: Path) -> None:
     table = (repository / "studies" / "README.md").read_text()
     models = {"data": DataConfig, "teacher": TeacherConfig, "measure": MeasureConfig}
     models |= {"constraints": ConstraintsConfig, "stopping": StoppingConfig, "retrain": RetrainConfig}
+    models |= {"resources": ResourcesConfig}
     rows = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in table.splitlines() if row.startswith("| `")]
     listed = {name if i == 0 else f"{row[0].partition('.')[0]}.{name}" for row in rows for i, name in enumerate(row)}
     expected = {name for name in StudyConfig.model_fields if name not in (*models, "source")}
@@ -265,9 +267,26 @@ def test_resolved_copy_is_the_same_study(write_study: Write, tmp_path: Path, mon
     assert json.loads(json.dumps(config.to_resolved())) == config.to_resolved()
 
 
+@pytest.mark.parametrize(("flag", "choice"), [(False, "inputs"), (True, "deploy")])
+def test_run_folders_of_before_quantize_go_on(write_study: Write, tmp_path: Path, flag: bool, choice: str) -> None:
+    config = load_study(write_study())
+    assert config.settings["quantize"] == "inputs"
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    text = folder.resolved_yaml.read_text()
+    assert text.count("quantize: inputs") == 1
+    folder.resolved_yaml.write_text(text.replace("quantize: inputs", f"quantize_outputs: {str(flag).lower()}"))
+    again = load_resolved(folder.resolved_yaml)
+    assert again.settings == {**config.settings, "quantize": choice}
+    assert (again.identity() == config.identity()) is not flag
+
+
 def test_identity_is_what_numbers_depend_on(write_study: Write) -> None:
     base = load_study(write_study()).identity()
-    free = "workers: 2\nhours: 1\ntimeout_minutes: 3\nstopping: {rule: off, margin_db: 2}\nretrain: {steps: 9}"
+    free = (
+        "workers: 2\nhours: 1\ntimeout_minutes: 3\nstopping: {rule: off, margin_db: 2}\nretrain: {steps: 9}\n"
+        "storage: postgresql://me@server/studies\nresources: {gpu: 0.5, custom: {spot: 1}}"
+    )
     for old, new in [("trials: 3", "trials: 9"), ("seed: 7", f"seed: 7\n{free}")]:
         assert load_study(write_study(changed(STUDY, old, new))).identity() == base
     bound = [("seed: 7", "seed: 8"), ("batch_size: 2", "batch_size: 3"), ("val: 8", "val: 9")]

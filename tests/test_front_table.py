@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gs_search.errors import BadInput, NothingFeasible
 from gs_search.front import dominates
-from gs_search.front_table import front_document, front_table
+from gs_search.front_table import front_document, front_notes, front_table
 from gs_search.runfolder import RunFolder
 from tests.synthetic_run import write_run
 
@@ -60,6 +60,18 @@ def test_table(folder: RunFolder) -> None:
     # A figure that was not measured is a dash, not an error.
     document["front"][0] |= {"latency_ms": None, "kid": None}
     Console(file=stream, width=120).print(front_table(document))
+
+
+def test_latencies_of_two_kinds_of_machine_are_told_apart(folder: RunFolder) -> None:
+    document = front_document(folder)
+    first, second = document["front"][:2]
+    first["node"] = {"host": "a", "cpu": "EPYC", "gpu": "H200", "id": "1"}
+    second["node"] = {**first["node"], "host": "b"}
+    assert not any("latencies" in note for note in front_notes(document)), "the same kind"
+    second["node"] = {**first["node"], "gpu": None}
+    assert "latencies compare only on one kind of machine, and these are 2: EPYC; EPYC and H200" in front_notes(
+        document
+    )
 
 
 def test_hypervolume_is_a_share(tmp_path: Path) -> None:

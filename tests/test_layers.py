@@ -25,10 +25,11 @@ MAY_IMPORT = {
     "noise": {"front"},
     "repeats": {"noise", "runfolder"},
     "constraints": set(),
+    "database_url": {"errors", "config"},
     "space": {"errors", "settings", "yamlfile"},
     "spacefile": {"errors", "settings", "yamlfile", "space"},
     "config": {"errors", "settings", "yamlfile", "space", "spacefile", "studyfile", "constraints"},
-    "studyfile": {"errors", "settings", "yamlfile", "space", "spacefile", "config"},
+    "studyfile": {"errors", "settings", "yamlfile", "space", "spacefile", "config", "database_url"},
     "runfolder": {"errors", "config", "lock", "__init__"},
     "front_table": {"errors", "front", "runfolder", "constraints", "noise", "repeats"},
     "front_files": {"errors", "front_table"},
@@ -37,16 +38,28 @@ MAY_IMPORT = {
     "surroundings": {"front", "front_table", "noise", "pick_words", "repeats", "runfolder"},
     "pick": {"__init__", "constraints", "errors", "front", "front_table", "pick_words", "runfolder", "surroundings"},
     "workers": {"errors"},
+    "serving": {"errors"},
     "data": {"errors"},
     "networks": {"errors"},
     "slimming": {"errors", "settings", "networks", "data", "measure"},
     "measure": {"errors", "data"},
 }
 TOP = {
-    "__main__", "cli", "dashboard", "export", "front_picture", "front_table", "groundwork", "newstudy", "phone",
-    "preflight", "reevaluate", "report", "retrain", "search", "status", "status_view", "trial",
+    "__main__", "cli", "cluster", "dashboard", "export", "front_picture", "front_table", "groundwork", "newstudy",
+    "phone", "preflight", "reevaluate", "report", "retrain", "search", "status", "status_view", "trial",
 }  # fmt: skip
-DECISIONS = {"errors", "settings", "yamlfile", "lock", "space", "spacefile", "config", "studyfile", "constraints"}
+DECISIONS = {
+    "errors",
+    "settings",
+    "database_url",
+    "yamlfile",
+    "lock",
+    "space",
+    "spacefile",
+    "config",
+    "studyfile",
+    "constraints",
+}
 """Modules that decide without computing: quick to import, so that ``check`` and ``--help`` are quick."""
 HEAVY = {"torch", "torchvision", "ray", "optuna", "scipy", "numpy", "plotly", "pandas", "fvcore"}
 
@@ -93,7 +106,7 @@ def third_party(path: Path, *, anywhere: bool = True) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_engines_stay_in_their_place(path: Path) -> None:
     names = third_party(path)
-    if part(path) not in ("search", "retrain"):
+    if part(path) not in ("search", "retrain", "cluster"):
         assert "ray" not in names
     if part(path) not in ("search", "report", "dashboard", "status"):
         assert "optuna" not in names

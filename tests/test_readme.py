@@ -23,7 +23,8 @@ from tests.synthetic_run import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-INSTALL = 'pip install -c constraints.txt -e ".[offline,export,test]"'
+INSTALL = 'pip install -c constraints.txt -e ".[offline,export,phone,test]"'
+TEST = "python -m pytest -n 2 --dist loadfile"
 SHARED_OPTIONS = {"--json", "--debug"}
 
 
@@ -104,24 +105,26 @@ def test_one_command_for_the_quickstart_and_one_for_the_tests() -> None:
     whole = [line for line in commands("") if line.startswith("python -m venv")]
     quickstart = "gs-search run studies/quickstart.yaml && gs-search report runs/quickstart"
     assert whole == [
-        f"{venv} && {INSTALL.replace('offline,export,test', 'offline')} && {quickstart}",
-        f"{venv} && {INSTALL} && python -m pytest",
+        f"{venv} && {INSTALL.replace('offline,export,phone,test', 'offline')} && {quickstart}",
+        f"{venv} && {INSTALL} && {TEST}",
     ]
 
 
 def test_ci_runs_the_blocks_of_the_readme() -> None:
     assert commands("ci: install") == [INSTALL]
-    assert commands("ci: test") == ["python -m pytest"]
+    assert commands("ci: runtime") == ["gs-search phone --fetch-runtime"]
+    assert commands("ci: test") == [TEST]
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     reader = script[script.index("readme() {") : script.index("\n}\n") + 3]
-    done = run(f"cd {ROOT}\n{reader}\nreadme install; readme test", ROOT)
-    assert done.stdout.splitlines() == [INSTALL, "python -m pytest"]
+    done = run(f"cd {ROOT}\n{reader}\nreadme install; readme runtime; readme test", ROOT)
+    assert done.stdout.splitlines() == [INSTALL, *commands("ci: runtime"), TEST]
 
 
 def test_every_command_is_run_by_some_test() -> None:
     """A block that no test knows is a block that nobody runs."""
     marks = {"", "ci: install", "ci: test", "test: slow", "test: study", "test: needs a checkpoint and photos"}
-    marks |= {"test: library", "test: export", "test: retrain", "test: serves"}
+    marks |= {"test: library", "test: export", "test: retrain", "test: serves", "test: phone", "ci: runtime"}
+    marks |= {f"test: cluster {part}" for part in ("token", "head", "node", "run", "submit")}
     assert {block.mark for block in blocks()} == marks
     loose = [line for line in commands("") if not line.startswith(("gs-search", "python -m venv .venv &&"))]
     assert loose == []

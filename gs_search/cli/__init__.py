@@ -12,16 +12,18 @@ from gs_search import __version__
 from gs_search.cli.choosing import pick
 from gs_search.cli.conventions import INTERRUPTED, Options, print_error
 from gs_search.cli.looking import front, report, status
+from gs_search.cli.phoning import phone
 from gs_search.cli.retraining import retrain
 from gs_search.cli.searching import check, enqueue, rebuild, run
 from gs_search.cli.serving import dashboard
 from gs_search.cli.shipping import export
 from gs_search.cli.starting import init
+from gs_search.cli.submitting import submit
 from gs_search.errors import GsSearchError
 
 __all__ = ["cli", "main"]
 
-VERBS = (init, check, run, enqueue, status, front, pick, retrain, export, report, dashboard, rebuild)
+VERBS = (init, check, run, submit, enqueue, status, front, pick, retrain, export, phone, report, dashboard, rebuild)
 """In the order in which people need them, and in which ``--help`` lists them."""
 
 

@@ -65,6 +65,13 @@ def _forecast(config: StudyConfig) -> dict[str, Any]:
     metavar="RUN_FOLDER",
     help="Take over the students of an earlier study of the same teacher.",
 )
+@click.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    metavar="auto|HOST:PORT|ray://HOST:PORT",
+    help="Ray cluster whose nodes run the trials; RAY_ADDRESS says the same.  [default: Ray on this machine]",
+)
+@click.option("--insecure", is_flag=True, help="Take a Ray cluster that lets everyone in who reaches it.")
 @common
 @click.pass_obj
 def run(
@@ -76,6 +83,8 @@ def run(
     hours: float | None,
     retrain_teacher: bool,
     earlier: Path | None,
+    address: str | None,
+    insecure: bool,
 ) -> None:
     """Start a study, or continue it up to its number of trials."""
     from gs_search.config import load_study
@@ -88,7 +97,7 @@ def run(
     source = None if earlier is None else RunFolder.find(earlier)
     folder = RunFolder(out or Path("runs") / config.study)
     folder.check(config)
-    check_inputs(config)
+    check_inputs(config, here=not address or address == "local")
 
     from gs_search.search.progress import Progress
     from gs_search.search.runner import run_study
@@ -101,6 +110,8 @@ def run(
         hours=hours,
         retrain_teacher=retrain_teacher,
         earlier=source,
+        address=address,
+        insecure=insecure,
         progress=Progress(),
     )
     if options.as_json:

@@ -10,7 +10,7 @@ import click
 from gs_search.cli.conventions import FOLDER, Options, common, print_json
 
 if TYPE_CHECKING:
-    from gs_search.dashboard.server import Address
+    from gs_search.dashboard.server import DashboardAddress
 
 __all__ = ["dashboard"]
 
@@ -42,7 +42,7 @@ def dashboard(
     from gs_search.dashboard.server import serve
     from gs_search.runfolder import RunFolder
 
-    def announce(address: Address) -> None:
+    def announce(address: DashboardAddress) -> None:
         if options.as_json:
             print_json(
                 {

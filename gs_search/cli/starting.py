@@ -28,17 +28,28 @@ PLACE = click.Path(path_type=Path)
 @click.option("--hours", type=click.FloatRange(0, 10_000, min_open=True), help="Start no trial after so much time.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where trials compute.")
 @click.option("--out", type=PLACE, default=Path(), metavar="DIR", help="Write below this folder.  [default: here]")
+@click.option("--cluster", type=PLACE, metavar="STUDY.yaml", help="Write files that start a cluster for this study.")
 @click.option("--yes", is_flag=True, help="Ask nothing; what is not given gets its default.")
 @click.option("--force", is_flag=True, help="Replace a study of the same name.")
 @common
 @click.pass_obj
-def init(options: Options, name: str | None, out: Path, yes: bool, force: bool, **said: Any) -> None:
+def init(
+    options: Options, name: str | None, out: Path, cluster: Path | None, yes: bool, force: bool, **said: Any
+) -> None:
     """Write a new study: studies/NAME.yaml and search_spaces/NAME.yaml, with comments, ready to run.
 
     On a terminal it asks for what the options leave open. What it writes has passed `gs-search check`; where a file
     or a folder cannot be used it says why, and writes nothing. Without any generator or pictures it is a study on
     drawn data.
+
+    With --cluster it takes a study that is there, and writes STUDY-cluster/: a Ray cluster for `ray up`, a RayJob for
+    KubeRay, a script for Slurm, to be completed where they say CHANGE.
     """
+    if cluster is not None:
+        if name is not None or any(value is not None for value in said.values()):
+            raise click.UsageError("--cluster takes a study that is there: no name, and no option of a new one")
+        _write_cluster_files(options, cluster, out, force=force)
+        return
     from gs_search.newstudy import Wishes, ask, make_plan, write_study
 
     wishes = Wishes(name=name, **said)
@@ -57,6 +68,16 @@ def init(options: Options, name: str | None, out: Path, yes: bool, force: bool, 
         f"  {config.trials} trials at {config.image_px} px; data {config.data.kind}, teacher {config.teacher.kind}\n"
         f"next: gs-search check {written.study} --forecast; gs-search run {written.study}"
     )
+
+
+def _write_cluster_files(options: Options, study: Path, out: Path, *, force: bool) -> None:
+    from gs_search.cluster.manifests import FILES, write_manifests
+
+    written = write_manifests(study, out, force=force)
+    if options.as_json:
+        print_json({"ok": True, "files": [str(path) for path in written]})
+        return
+    click.echo(f"{written[0].parent}: {', '.join(FILES)} written; complete them where they say CHANGE")
 
 
 def _prompt(question: str, default: str) -> str:

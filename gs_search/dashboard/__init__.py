@@ -2,7 +2,7 @@
 
 ``serve`` answers in a browser while a search runs beside it: pictures, notes and figures are laid over what is read
 from the database, and nothing is written. ``publish`` saves the same into the study, for those who open it with plain
-``optuna-dashboard``. Reading order: ``server``, ``gate`` (who may ask what), ``app``, ``overlay``, ``page``.
+``optuna-dashboard``. Reading order: ``server``, ``gate`` (what may be written), ``app``, ``overlay``, ``page``.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ def trial_note(
     baselines: Mapping[str, Any] | None,
     violated: Mapping[str, float],
     progress: Mapping[str, Any] | None = None,
+    full: Mapping[str, Any] | None = None,
 ) -> str:
     """Tell of one trial.
 
@@ -64,6 +65,7 @@ def trial_note(
         folder: the run folder as it is to stand in commands.
         violated: share by which each limit of the study is exceeded; negative below it.
         progress: how far a running trial is.
+        full: ``result.json`` of its full training, if that is finished.
     """
     duplicate, earlier = record.get("duplicate_of"), record.get("warm_start")
     lines = [f"**{STATES.get(state, state)}**" + (f" ({record['cause']})" if record.get("cause") else "") + "."]
@@ -82,6 +84,8 @@ def trial_note(
         lines.append(f"Step {progress.get('step', 0)} of {progress['steps']}{near}.")
     if record.get("objectives"):
         lines.append(_against_teacher(record, baselines))
+    if full is not None:
+        lines.append(_in_full(full))
     if record.get("layers"):
         lines.append(_groups(record["layers"]))
     for rung in (record.get("rungs") or ())[-1:] if state == "PRUNED" else ():
@@ -126,6 +130,18 @@ def _against_teacher(record: Mapping[str, Any], baselines: Mapping[str, Any] | N
     return _table(["", "student", "teacher", ""], rows)
 
 
+def _in_full(full: Mapping[str, Any]) -> str:
+    """A sentence about its full training."""
+    test, short = full["test"], full["short"]["objectives"]["fid"]
+    own, steps = full["objectives"]["fid"], full["schedule"]["steps"]
+    told = f"**Trained in full**, {steps} steps: FID {own:.1f}, {short:.1f} as a trial"
+    if test is not None:
+        told += f"; on the test pictures {test['fid']:.1f}"
+        if test.get("short"):
+            told += f", {test['short']['fid']:.1f} as a trial"
+    return f"{told}."
+
+
 def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
     """Table of widths and bits of each group of layers."""
     rows = []
@@ -156,7 +172,12 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
 
 
 def study_note(
-    document: Mapping[str, Any], *, folder: str, endings: Mapping[str, int], pick: Mapping[str, Any] | None
+    document: Mapping[str, Any],
+    *,
+    folder: str,
+    endings: Mapping[str, int],
+    pick: Mapping[str, Any] | None,
+    full: Mapping[str, Any] | None = None,
 ) -> str:
     """Tell of a study: its front beside the teacher, the knee, what was picked, and how far figures can be trusted.
 
@@ -165,6 +186,7 @@ def study_note(
         folder: the run folder as it is to stand in commands.
         endings: number of trials by the words for their kind.
         pick: what ``pick`` has saved, if it has.
+        full: what full trainings say about the short ones, see ``retrain.summary.summarize``, if there are any.
     """
     teacher, untouched, chosen = document["teacher"], document["input"], (pick or {}).get("trial")
     rows = []
@@ -196,12 +218,33 @@ def study_note(
     parts = ["**The front**: students that no other one beats in FID, GFLOPs and MB at once.", _table(titles, rows)]
     if pick:
         parts.append(f"**Picked**: trial {chosen}. {' '.join(map(str, _sentences(pick.get('why'))))}".strip())
+    if full:
+        parts += ["**Trained in full**, by their FIDs as trials.", _full_trainings(full)]
+        lines = [*full["sentences"], *(f"**Beware**: {line}" for line in full["warnings"])]
+        parts.append("\n".join(f"- {line}." for line in lines))
     told = [*front_notes(document), ", ".join(f"{count} {words}" for words, count in endings.items())]
     parts.append("\n".join(f"- {line}" for line in told if line))
     parts.append(_protocol(document["protocol"]))
     place = shlex.quote(folder)
     parts.append(f"```\ngs-search report {place}\ngs-search pick {place}\n```")
     return "\n\n".join(parts)
+
+
+def _full_trainings(full: Mapping[str, Any]) -> str:
+    """Table of the full trainings that can be compared, beside their trials."""
+    rows = [
+        [
+            str(point["trial"]),
+            _figure(point["short"]["fid"], ".1f"),
+            _figure(point["full"]["fid"], ".1f"),
+            _figure(point["short_test_fid"], ".1f"),
+            _figure(point["test_fid"], ".1f"),
+            f"{point['place_short']} to {point['place_full']}",
+        ]
+        for point in full["points"]
+    ]
+    titles = ["trial", "FID as a trial", "FID in full", "test FID as a trial", "test FID in full", "place by FID"]
+    return _table(titles, rows)
 
 
 def _sentences(why: object) -> list[object]:

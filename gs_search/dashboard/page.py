@@ -27,6 +27,7 @@ from gs_search.front_table import front_document
 from gs_search.pick import PICK_FILE, read_pick
 from gs_search.report.content import gather
 from gs_search.report.trials import KINDS
+from gs_search.retrain.summary import summarize
 from gs_search.runfolder import RunFolder
 
 __all__ = ["Page", "RunPage", "TrialPage"]
@@ -114,7 +115,7 @@ class RunPage:
         self._rest_until = 0.0
         self._seen: object = None
         self._page = Page(note="The front is being drawn.")
-        self._trials: dict[int, tuple[Mapping[str, Any], str, int, TrialPage]] = {}
+        self._trials: dict[int, tuple[Mapping[str, Any], str, tuple[int, int], TrialPage]] = {}
 
     # --- trials
 
@@ -129,18 +130,25 @@ class RunPage:
         try:
             record = folder.look(folder.trial(number) / "result.json") if state != "RUNNING" else None
             baselines = folder.look(folder.baselines)
+            retrained = folder.retrained(number) / "result.json"
+            full = folder.look(retrained) if retrained.is_file() else None
         except GsSearchError as error:
-            record, baselines = {**known, "message": str(error)}, None
-        kept = self._trials.get(number)
-        if kept is not None and record is not None and kept[0] is record and kept[1:3] == (state, id(baselines)):
+            record, baselines, full = {**known, "message": str(error)}, None, None
+        kept, others = self._trials.get(number), (id(baselines), id(full))
+        if kept is not None and record is not None and kept[0] is record and kept[1:3] == (state, others):
             return kept[3]
-        page = self._trial(number, state, record or known, baselines)
+        page = self._trial(number, state, record or known, baselines, full)
         if record is not None:
-            self._trials[number] = record, state, id(baselines), page
+            self._trials[number] = record, state, others, page
         return page
 
     def _trial(
-        self, number: int, state: str, record: Mapping[str, Any], baselines: Mapping[str, Any] | None
+        self,
+        number: int,
+        state: str,
+        record: Mapping[str, Any],
+        baselines: Mapping[str, Any] | None,
+        full: Mapping[str, Any] | None,
     ) -> TrialPage:
         try:
             violated = self._violated(record, baselines)
@@ -152,6 +160,7 @@ class RunPage:
                 baselines=baselines,
                 violated=violated,
                 progress=self._progress(number) if state == "RUNNING" else None,
+                full=full,
             )
         except _ODD as error:  # one trial's file must not hide the others
             return TrialPage(note=f"Its result.json lacks {error}; was another version at work?", violated={})
@@ -212,13 +221,14 @@ class RunPage:
             return str(error)
         others = [folder.baselines, folder.path / PICK_FILE, folder.resolved_yaml]
         again = sorted(folder.trials.glob("*/again/*/*.json"))  # of front --reevaluate
-        return results, [(str(path), _state(path)) for path in (*others, *again)]
+        full = sorted(folder.retrain.glob("*/result.json"))
+        return results, [(str(path), _state(path)) for path in (*others, *again, *full)]
 
     def _make(self) -> Page:
         folder = self._folder
         try:
             document = front_document(folder)
-            content = gather(folder)
+            content, full = gather(folder), summarize(folder)
         except GsSearchError as error:
             return Page(note=str(error))
         except _ODD as error:
@@ -229,6 +239,7 @@ class RunPage:
             folder=str(folder.path),
             endings={KINDS[kind]: count for kind, count in content.kinds.items() if count},
             pick=self._pick(),
+            full=full,
         )
         return Page(note="\n\n".join([note, *failed]), figures=figures)
 

@@ -88,12 +88,7 @@ class StudySource:
 
     def _open(self) -> optuna.Study:
         folder = self._folder
-        try:
-            study = open_database(folder, folder.config(), url=self._url, read_only=True).study
-        except BadInput:
-            if self._url is not None and _is_empty(self._url):
-                raise NoStudyYet(f"{folder.path}: the database is empty yet") from None
-            raise
+        study = open_database(folder, folder.config(), url=self._url, read_only=True).study
         if not self._writable:
             _forbid_writing(study)
         return study
@@ -107,21 +102,6 @@ class StudySource:
         except OSError:
             return None
         return found.st_dev, found.st_ino
-
-
-def _is_empty(url: str) -> bool:
-    """Whether a database can be reached and has none of Optuna's tables."""
-    from sqlalchemy import create_engine, inspect
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        engine = create_engine(url)
-        try:
-            return not inspect(engine).has_table("studies")
-        finally:
-            engine.dispose()
-    except (SQLAlchemyError, ImportError):
-        return False
 
 
 def _forbid_writing(study: optuna.Study) -> None:

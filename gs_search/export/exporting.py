@@ -102,6 +102,7 @@ def export_student(
         "notes": texts,
         "image_px": config.image_px,
         "sides": "free" if image_px is None else image_px,
+        "picture_multiple": multiple,
         "objectives": chosen.result["objectives"],
         "gflops": count_flops(student, config.image_px).macs / 1e9,
         "teacher": ground.baselines["teacher"],

@@ -19,10 +19,11 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from gs_search.errors import UnsupportedNetwork
-from gs_search.export.grids import InputGrid, OutputGrid
+from gs_search.export.grids import InputGrid
 from gs_search.export.lowering import MIDDLE, IntegerLayer
 from gs_search.export.subpixel import Taps
 from gs_search.export.wiring import Wiring
+from gs_search.slimming.outputs import OutputGrid
 
 __all__ = ["integer_graph"]
 

@@ -17,9 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import UnsupportedNetwork
-from gs_search.export.grids import InputGrid, OutputGrid, last_of
+from gs_search.export.grids import InputGrid, last_of
 from gs_search.export.subpixel import SubPixelConv2d, Taps, kernel_form, wide_factor
-from gs_search.slimming.layers import SlimConv2d, SlimConvTranspose2d, SlimGroupNorm, SlimLayer, SlimLinear, slim_layers
+from gs_search.slimming.layers import (
+    SlimBatchNorm2d,
+    SlimConv2d,
+    SlimConvTranspose2d,
+    SlimGroupNorm,
+    SlimLayer,
+    SlimLinear,
+    slim_layers,
+    stays_float,
+)
+from gs_search.slimming.outputs import OutputGrid
 
 __all__ = ["MIDDLE", "IntegerLayer", "PlainGroupNorm", "Sums", "integer_layers", "lower"]
 
@@ -147,6 +157,8 @@ def lower(student: nn.Module, *, multiple: int | None = None) -> nn.Module:
     for name, module in list(network.named_modules()):
         if isinstance(module, SlimGroupNorm):
             _replace(network, name, PlainGroupNorm(module.sizes, module.weight, module.bias, module.eps))
+        elif isinstance(module, SlimBatchNorm2d):  # one that is no part of a layer
+            module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
     return network.eval().requires_grad_(False)
 
 
@@ -158,14 +170,13 @@ def integer_layers(student: nn.Module, lowered: nn.Module) -> list[IntegerLayer]
         student: with quantizers of weights, and of every input but the picture's.
         lowered: of the same student, in sub-pixel form.
 
-    Left out, and so left float: linear layers, and a convolution that pads the picture itself with zeros, for 0 lies
-    between two bytes.
+    Left out, and so left float, is what ``stays_float`` says.
     """
     found = []
     for name, layer in slim_layers(student).items():
         quantizer = layer.weight_quantizer
         assert quantizer is not None
-        if isinstance(layer, SlimLinear) or (layer.input_quantizer is None and _pads(layer)):
+        if stays_float(layer):
             continue
         scale, shift = (values.double() for values in _affine(layer, last_of(student, name)))
         codes, steps = quantizer.codes(layer.weight), quantizer.step.double()
@@ -258,10 +269,6 @@ def _factors(student: nn.Module, multiple: int) -> dict[str, int]:
         for handle in handles:
             handle.remove()
     return factors
-
-
-def _pads(layer: SlimLayer) -> bool:
-    return isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.padding not in (0, (0, 0), "valid")
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

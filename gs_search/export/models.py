@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from gs_search import __version__
 from gs_search.export.float_graph import float_graph
-from gs_search.export.grids import InputGrid, OutputGrid, calibrate_outputs, complete
+from gs_search.export.grids import InputGrid, calibrate_outputs, complete
 from gs_search.export.integer_graph import integer_graph
 from gs_search.export.lowering import integer_layers, lower
 from gs_search.export.proof import Reference
 from gs_search.export.wiring import roles
-from gs_search.slimming.layers import slim_layers
+from gs_search.slimming.layers import output_module, slim_layers
+from gs_search.slimming.outputs import OutputGrid
 
 __all__ = ["IntegerModel", "add_metadata", "float_model", "integer_model"]
 
@@ -62,10 +63,12 @@ def integer_model(student: nn.Module, pictures: Tensor, multiple: int, image_px:
     lowered = lower(completed, multiple=multiple)
     layers = integer_layers(completed, lowered)
     graph = float_graph(lowered, multiple, image_px)
-    trained = {name for name, layer in slim_layers(completed).items() if layer.output_quantizer is not None}
+    trained = {name for name in slim_layers(completed) if output_module(completed, name).output_quantizer is not None}
     found = roles(graph, layers, trained)
     wanted = [layer.name for layer in layers if layer.name not in found.direct]
     outputs = calibrate_outputs(completed, pictures, wanted, found.centred)
+    for name in trained:  # from here on its grids are told apart from it
+        output_module(completed, name).output_quantizer = None
     inputs = {layer.name: layer.input for layer in layers}
     grids: dict[str, OutputGrid | InputGrid] = {name: inputs[readers[0]] for name, readers in found.direct.items()}
     moved = {tensor for layer in layers for tensor in (layer.weight_name, layer.weight_name[: -len("weight")] + "bias")}

@@ -20,9 +20,10 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from gs_search.export.grids import InputGrid, OutputGrid, last_of, on_grids
+from gs_search.export.grids import InputGrid, last_of, on_grids
 from gs_search.export.runtime import optimized_nodes, session
 from gs_search.slimming.layers import SlimLayer, slim_layers
+from gs_search.slimming.outputs import OutputGrid
 
 __all__ = ["SHARE", "Graph", "LayerCheck", "Reference", "check_floats", "check_graph", "check_layers"]
 
@@ -38,7 +39,7 @@ class Reference:
     """What a file is to compute.
 
     Attributes:
-        student: with quantizers of every weight, and of every input but the picture's.
+        student: with quantizers of every weight, and of every input but the picture's; of no output.
         outputs: layer to the grid of its output: its own for each channel, or that of the layers which read it.
         shifts: layer to what rounding its bias adds to its output (C): a device adds up in whole multiples of a step
             of the input times one of the weight.
@@ -56,7 +57,7 @@ class Reference:
 
     @property
     def own_grids(self) -> dict[str, OutputGrid]:
-        """Those that the student does not round to by itself."""
+        """Those that are no reader's."""
         return {name: grid for name, grid in self.outputs.items() if isinstance(grid, OutputGrid)}
 
 
@@ -192,7 +193,7 @@ def _output(student: nn.Module, name: str, layer: SlimLayer, x: Tensor) -> Tenso
     """A layer's output before it is rounded, from its rounded input, in double precision."""
     grid = InputGrid.of_pixels() if layer.input_quantizer is None else InputGrid.of(layer.input_quantizer)
     exact: Any = copy.deepcopy(layer).double()
-    exact.input_quantizer = exact.output_quantizer = None
+    exact.input_quantizer = None
     y = exact(grid.values(grid.codes(x)))
     batch_norm = last_of(student, name)
     return cast(Tensor, y if batch_norm is None else copy.deepcopy(batch_norm).double()(y))

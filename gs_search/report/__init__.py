@@ -2,8 +2,8 @@
 
 Reads a run folder and nothing else, so that a report can be written while a search runs, after it, or years
 later. ``content`` gathers what a reader wants to know; ``trials``, ``progress``, ``timeline``, ``curves``,
-``importance``, ``pictures`` and ``provenance`` are its parts. ``figures`` describes the plots, ``page`` puts them
-together; ``web/`` holds the page itself: templates, styles and scripts.
+``importance``, ``pictures``, ``retrained`` and ``provenance`` are its parts. ``figures`` describes the plots,
+``page`` puts them together; ``web/`` holds the page itself: templates, styles and scripts.
 """
 
 from __future__ import annotations

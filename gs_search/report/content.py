@@ -22,6 +22,7 @@ from gs_search.report.importance import Importance, parameter_importance
 from gs_search.report.pictures import Samples, read_samples
 from gs_search.report.progress import Gain, Spent, hypervolume_series
 from gs_search.report.provenance import provenance
+from gs_search.report.retrained import FullTrainings, read_full_trainings
 from gs_search.report.timeline import Span, pack, trial_times
 from gs_search.report.trials import KINDS, Ending, Student, read_ending, read_student
 from gs_search.runfolder import RunFolder
@@ -69,6 +70,8 @@ class Content:
     """Where the search stood after each ended trial, in the order of their ends."""
     spans: tuple[Span, ...]
     """When trials ran, in the order of their starts."""
+    full: FullTrainings | None
+    """What ``gs-search retrain`` has trained; None where nothing was begun."""
 
     @property
     def front(self) -> tuple[Student, ...]:
@@ -172,6 +175,7 @@ def gather(folder: RunFolder) -> Content:
         baselines = _baselines(document)
         facts = provenance(folder, complete)
         spans = pack(trial_times(folder, results))
+        full = read_full_trainings(folder, int(document["protocol"]["image_px"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{folder.path}: a result or the baselines lack {error}; was another version at work?"
@@ -192,6 +196,7 @@ def gather(folder: RunFolder) -> Content:
         hypervolume=document["hypervolume"],
         gains=hypervolume_series(_in_order(students, endings, spans), reference),
         spans=spans,
+        full=full,
     )
 
 

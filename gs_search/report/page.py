@@ -33,7 +33,7 @@ __all__ = ["render"]
 
 SCRIPTS = ("theme", "figures", "card", "pins", "compare", "layers", "table", "viewer", "start")
 """In the order in which they run; each adds to what those before it made."""
-STYLES = ("report", "front", "compare", "table", "narrow")
+STYLES = ("palette", "report", "front", "compare", "table", "narrow")
 
 
 def render(content: Content) -> str:

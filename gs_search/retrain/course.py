@@ -24,6 +24,7 @@ from gs_search.measure.psnr import psnr
 from gs_search.retrain.journal import Journal
 from gs_search.retrain.looks import look_at
 from gs_search.retrain.schedule import Schedule, seed_of
+from gs_search.search.progress import duration
 from gs_search.slimming.checkpoint import fingerprint, load_state, save_state
 from gs_search.slimming.recipe import LOG_EVERY, Run
 from gs_search.slimming.student import load_student, save_student
@@ -153,7 +154,8 @@ class Course:
         schedule = self.schedule
         processes = f", {schedule.workers} processes" if schedule.workers > 1 else ""
         among = f", {schedule.sparse} of them before the cut," if schedule.sparse else ""
-        return f"{schedule.steps} steps{among} of {schedule.batch_size} pictures{processes}, seed {self.seed}"
+        others = "".join(f", {name} {value}" for name, value in schedule.replaced.items())
+        return f"{schedule.steps} steps{among} of {schedule.batch_size} pictures{processes}{others}, seed {self.seed}"
 
     def _tell(self, line: str) -> None:
         if self.journal is not None:
@@ -189,8 +191,11 @@ class Course:
         write_png(self.place / "samples" / f"{run.done:08d}.png", samples)
         self.folder.write_text(self.place / "curve.csv", curve_csv(run.curve))
         self.journal.look(run.done, figures, samples)
+        left = self.journal.left(run.done)
         self._tell(
-            f"step {run.done}: FID {found.fid:.2f}, {found.psnr_to_teacher:.2f} dB" + (", the best so far" * better)
+            f"step {run.done}: FID {found.fid:.2f}, {found.psnr_to_teacher:.2f} dB"
+            + (", the best so far" * better)
+            + (f"; {duration(left)} left" if left else "")
         )
 
     def _asked(self, run: Run, stop: Callable[[], bool]) -> bool:

@@ -95,7 +95,7 @@ class Journal:
             "phase": phase,
             "fid": self._fid,
             "seconds": round(self.seconds, 1),
-            "seconds_left": self._left(done, now),
+            "seconds_left": self.left(done, now),
             "updated": time.time(),
         }
         if self._on_progress is not None:
@@ -105,10 +105,13 @@ class Journal:
             with suppress(OSError):  # a full disk shows where results are written
                 self._folder.write_json(self._place / "progress.json", content)
 
-    def _left(self, done: int, now: float) -> float | None:
-        assert self._first is not None
+    def left(self, done: int, now: float | None = None) -> float | None:
+        """Seconds to the last step at the pace of this process so far; None before its second step."""
+        if self._first is None or done == self._first[0]:
+            return None
         step, then = self._first
-        return None if done == step else (now - then) / (done - step) * (self._schedule.steps - done)
+        now = time.monotonic() if now is None else now
+        return (now - then) / (done - step) * (self._schedule.steps - done)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """A row of the curve."""

@@ -65,7 +65,8 @@ def retrain(
     Raises:
         Interrupted: ``stop`` has said so.
         StudyBusy: another process trains it.
-        BadInput: it was begun or finished with another length; or the teacher, the pictures or the GPUs are not there.
+        BadInput: it was begun or finished with another length, or other settings; or the teacher, the pictures or the
+            GPUs are not there.
         TrialFailed: the training broke down.
     """
     check_teacher(folder)
@@ -161,8 +162,8 @@ def _settled(folder: RunFolder, trial: Mapping[str, Any], asked: Asked, place: P
         return schedule
     if asked.anything and schedule != wanted:
         raise BadInput(
-            f"{place}: {how} {schedule.steps} steps of {schedule.batch_size} pictures, not with {wanted.steps} of "
-            f"{wanted.batch_size}; --force begins anew"
+            f"{place}: {how} {schedule.steps} steps of {schedule.batch_size} pictures{_others(schedule)}, not with "
+            f"{wanted.steps} of {wanted.batch_size}{_others(wanted)}; --force begins anew"
         )
     if how == FINISHED_WITH:
         return schedule
@@ -173,6 +174,11 @@ def _settled(folder: RunFolder, trial: Mapping[str, Any], asked: Asked, place: P
         raise BadInput(
             f"{place}: {how} {schedule.batch_size} pictures a step, which {workers} workers cannot share evenly"
         ) from None
+
+
+def _others(schedule: Schedule) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in schedule.replaced.items())
+    return f" ({told})" if told else ""
 
 
 BEGUN_WITH, FINISHED_WITH = "was begun with", "is finished, with"

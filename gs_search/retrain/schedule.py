@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gs_search.errors import BadInput
-from gs_search.settings import Point, SlimmingSettings, settings_from_point
+from gs_search.settings import Point, SlimmingSettings, Value, settings_from_point
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -55,6 +55,8 @@ class Schedule:
     """Pictures a step, of all processes together."""
     looks: tuple[int, ...]
     """Steps after which the student is measured, rising; the last one is ``steps``."""
+    replaced: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    """Settings that are not the trial's, of ``retrain.settings``."""
     workers: int = dataclasses.field(default=1, compare=False)
     at_once: int = dataclasses.field(compare=False)
     """Pictures that go through the networks together, on each process: a trial's, where these make up its share of a
@@ -68,9 +70,10 @@ class Schedule:
         return self.batch_size // self.workers // self.at_once
 
     def settings(self, point: Point, config: StudyConfig) -> SlimmingSettings:
-        """The settings of the trial, at this length."""
+        """The settings of the trial, at this length, with those that are replaced."""
         wanted = settings_from_point(point, config.settings)
-        return dataclasses.replace(wanted, steps=self.steps, batch_size=self.batch_size)
+        own: dict[str, Any] = {**self.replaced, "steps": self.steps, "batch_size": self.batch_size}
+        return dataclasses.replace(wanted, **own)
 
     def on(self, workers: int, checkpoint_minutes: float) -> Schedule:
         """The same training on so many processes; raises ValueError where these cannot share a step's pictures."""
@@ -90,6 +93,7 @@ class Schedule:
         Raises:
             KeyError, TypeError: not a schedule.
         """
+        content = {"replaced": {}, **content}  # which earlier versions did not write
         fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
         return cls(**{**fields, "looks": tuple(fields["looks"])})
 
@@ -120,6 +124,7 @@ def plan(asked: Asked, point: Point, config: StudyConfig, lessons: int) -> Sched
         sparse=sparse,
         batch_size=batch_size,
         looks=tuple(sorted(looks)),
+        replaced=dict(said.settings),
         at_once=trial.batch_size,
     )
     try:

@@ -1,8 +1,8 @@
 """What full trainings say about the short ones: whether the order of the trials holds, and the picked one its place.
 
 Short FIDs are the search's own, on the validation pictures; full ones are on the test pictures, which neither has seen,
-or on the validation pictures where a study keeps none back. Only trainings of the same length are compared. Files alone
-are read, without torch: this is what a report and a dashboard show.
+or on the validation pictures where a study keeps none back. Only trainings of the same length
+and settings are compared. Files alone are read, without torch: this is what a report and a dashboard show.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCHEMA = 1
 
 SUMMARY = "summary.json"
 
-SAME = ("steps", "sparse", "batch_size")
+SAME = ("steps", "sparse", "batch_size", "replaced")
 """What two schedules must share to be compared."""
 
 
@@ -78,7 +78,7 @@ def summarize(folder: RunFolder, schedule: Mapping[str, Any] | None = None) -> d
         ``agreement`` of the short FIDs with the full ones of ``agreement["split"]``, and ``agreement_val`` with those
         of the validation pictures, see ``agreement.agreement``; ``picked``: ``trial``, ``by`` (``pick.json`` or
         ``knee``), its place among the points by the rule that chose it, before and after; ``left_out``: trials trained
-        in another length; ``sentences`` and ``warnings``, for people.
+        in another way; ``sentences`` and ``warnings``, for people.
     """
     files = [place / "result.json" for place in _places(folder)]
     results = [folder.read_json(file) for file in files if file.is_file()]
@@ -119,7 +119,7 @@ def summarize(folder: RunFolder, schedule: Mapping[str, Any] | None = None) -> d
     }
     return document | {
         "sentences": _sentences(document),
-        "warnings": _warnings(folder, document, compared, full, margin),
+        "warnings": _warnings(document, compared, full, margin),
     }
 
 
@@ -130,11 +130,11 @@ def _places(folder: RunFolder) -> list[Path]:
 
 
 def _length(schedule: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(schedule[name] for name in SAME)
+    return tuple({"replaced": {}, **schedule}[name] for name in SAME)  # earlier versions replaced nothing
 
 
 def _usual(lengths: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    return max(lengths, key=lambda length: (lengths.count(length), length))
+    return max(lengths, key=lambda length: (lengths.count(length), length[:-1], str(length[-1])))
 
 
 def _fid(result: Mapping[str, Any], split: str) -> float:
@@ -195,12 +195,11 @@ def _sentences(document: Mapping[str, Any]) -> list[str]:
             f"in {found['chance']:.1%} of cases"
         )
     if document["left_out"]:
-        lines.append(f"trained in another length, and not compared: {', '.join(map(str, document['left_out']))}")
+        lines.append(f"trained in another way, and not compared: {', '.join(map(str, document['left_out']))}")
     return lines
 
 
 def _warnings(
-    folder: RunFolder,
     document: Mapping[str, Any],
     compared: Sequence[Mapping[str, Any]],
     full: Mapping[int, float],
@@ -211,7 +210,7 @@ def _warnings(
     if not found["enough"]:
         warnings.append(
             f"{found['n']} points cannot tell whether short trials foretell full ones: of fewer than 5, even a perfect "
-            f"order is often chance; gs-search retrain {folder.path} --front 5"
+            "order is often chance; retrain --front 5 trains so many"
         )
     if picked is None:
         return warnings

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from gs_search.database_url import SECRETS
 from gs_search.errors import GsSearchError
 
 __all__ = [
@@ -59,14 +60,26 @@ class Plan:
 
     Args:
         auto: the number of processes is not asked for, so that ``packed`` may raise it.
+        cores: that they share; those of this machine unless given.
+        resources: of each; a core, and its part of the GPUs, unless given.
     """
 
-    def __init__(self, workers: int, device: Literal["cpu", "cuda"], gpus: int, *, auto: bool = False) -> None:
+    def __init__(
+        self,
+        workers: int,
+        device: Literal["cpu", "cuda"],
+        gpus: int,
+        *,
+        auto: bool = False,
+        cores: int | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
         self.workers = workers
         self.device = device
-        self.gpus, self.auto = gpus, auto
+        self.gpus, self.auto, self.cores = gpus, auto, cores
         per_gpu = -(-workers // gpus) if device == "cuda" else 0
-        self.resources = {"cpu": 1.0, "gpu": 1.0 / per_gpu} if per_gpu else {"cpu": 1.0}
+        shared = {"cpu": 1.0, "gpu": 1.0 / per_gpu} if per_gpu else {"cpu": 1.0}
+        self.resources = shared if resources is None else dict(resources)
 
     def packed(self, memory: Mapping[str, float] | None) -> Plan:
         """The plan with as many trials on each GPU as its memory and this machine's cores allow.
@@ -78,8 +91,9 @@ class Plan:
         if not (self.auto and self.device == "cuda" and memory):
             return self
         fitting = GPU_SHARE * memory["total_mb"] // (memory["trial_mb"] + GPU_CONTEXT_MB)
-        per_gpu = max(1, min(int(fitting), cores() // self.gpus))
-        return Plan(per_gpu * self.gpus, self.device, self.gpus, auto=True)
+        per_gpu = max(1, min(int(fitting), (self.cores or cores()) // self.gpus))
+        resources = {**self.resources, "gpu": 1.0 / per_gpu}
+        return Plan(per_gpu * self.gpus, self.device, self.gpus, auto=True, cores=self.cores, resources=resources)
 
 
 def cores() -> int:
@@ -209,7 +223,7 @@ def worker_environment(device: str) -> Iterator[None]:
     changed: dict[str, str | None] = {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "GS_SEARCH_STORAGE": None,
+        **dict.fromkeys(SECRETS),
         # Ray hands on the folder of the script only; workers must find whatever this process can import.
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }

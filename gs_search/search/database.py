@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import statistics
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -23,7 +24,16 @@ from gs_search.search.backup import ways_out
 from gs_search.search.endings import Asked, failure_record, objective_problem, told_attributes, told_values
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.samplers import make_sampler
-from gs_search.search.storage import Damaged, NoStudyYet, check_file, is_counted, open_study, patiently, quiet
+from gs_search.search.storage import (
+    Damaged,
+    NoStudyYet,
+    check_file,
+    is_counted,
+    is_server,
+    open_study,
+    patiently,
+    quiet,
+)
 from gs_search.search.transaction import add_user_attributes, transaction
 
 if TYPE_CHECKING:
@@ -31,6 +41,8 @@ if TYPE_CHECKING:
     from gs_search.runfolder import RunFolder
 
 __all__ = ["StudyDatabase", "open_database"]
+
+T = TypeVar("T")
 
 MAX_DEATHS = 3
 """A point whose run died this often, driver and all, is not tried again: it may be what kills."""
@@ -67,6 +79,8 @@ def open_database(
         except Damaged as error:
             raise Damaged(f"{error}; {ways_out(folder, config.study)}") from None
     study = open_study(config.study, url or folder.database, read_only=read_only)
+    if url is not None:
+        _of_this_folder(study, folder, read_only=read_only)
     try:
         database = StudyDatabase(study, folder, config)
     except (ValueError, LookupError) as error:  # whole pages with nonsense in them
@@ -82,6 +96,21 @@ def open_database(
     return database
 
 
+def _of_this_folder(study: optuna.Study, folder: RunFolder, *, read_only: bool) -> None:
+    """Refuse a study of another run folder that has the same name; whoever comes first has it."""
+    mine = folder.provenance().get("id") if folder.resolved_yaml.is_file() else None
+    if mine is None:  # made by a version that knew no such thing
+        return
+    known = study.user_attrs.get("folder")
+    if known is None and not read_only:
+        study.set_user_attr("folder", {"id": mine, "host": platform.node(), "path": str(folder.path.resolve())})
+    elif known is not None and known["id"] != mine:
+        raise BadInput(
+            f"{folder.path}: the database holds another study {study.study_name!r}, of {known['path']} on "
+            f"{known['host']}; rename one of the two, or take another database"
+        )
+
+
 class StudyDatabase:
     """One open study. Not shared between threads or processes."""
 
@@ -92,13 +121,18 @@ class StudyDatabase:
         self.records: dict[str, int] = {}
         """Key of a point to the number of the trial that completed it."""
         self.feasibility = Feasibility(folder, config)
+        self.note: Callable[[str], None] | None = None
+        """Is told of a server that is away."""
         for trial in self.trials():
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs:
                 self.records.setdefault(trial.user_attrs.get("key", ""), trial.number)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, as Optuna has them, by number."""
-        return self.study.get_trials(deepcopy=False)
+        # Within a transaction, the whole of it is repeated.
+        if getattr(self.study._storage, "open", False):
+            return self.study.get_trials(deepcopy=False)
+        return self._patiently(lambda: self.study.get_trials(deepcopy=False))
 
     def running(self) -> list[FrozenTrial]:
         """Trials that have been asked for and not ended."""
@@ -143,7 +177,7 @@ class StudyDatabase:
         with quiet():
             # A start point may lie beyond what max_gflops leaves of the space; ``refuse`` answers it.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
-            return patiently(self._ask)
+            return self._patiently(self._ask)
 
     def _ask(self) -> Asked:
         with transaction(self.study):
@@ -191,7 +225,7 @@ class StudyDatabase:
     def tell(self, record: Mapping[str, Any]) -> None:
         """Enter the ending that ``record``, a ``result.json``, describes; telling twice changes nothing."""
         violated = self.feasibility.violations(record)
-        if patiently(lambda: self._tell(record, violated)) and record["state"] == "COMPLETE":
+        if self._patiently(lambda: self._tell(record, violated)) and record["state"] == "COMPLETE":
             if record.get("duplicate_of") is None:
                 self.records.setdefault(record["key"], int(record["number"]))
 
@@ -327,11 +361,18 @@ class StudyDatabase:
     def enqueue(self, params: dict[str, Any], **options: Any) -> None:
         """Queue parameters of the space, some or all of them; what is missing the sampler adds."""
         with quiet():
-            patiently(lambda: self.study.enqueue_trial(params, **options))
+            self._patiently(lambda: self.study.enqueue_trial(params, **options))
 
     def _attribute(self, trial: FrozenTrial, name: str, value: Any) -> None:
         storage = self.study._storage  # ask() returned the live trial long ago; its number is all we keep
-        patiently(lambda: storage.set_trial_user_attr(trial._trial_id, name, value))
+        self._patiently(lambda: storage.set_trial_user_attr(trial._trial_id, name, value))
+
+    def describe(self, name: str, value: Any) -> None:
+        """Set an attribute of the study."""
+        self._patiently(lambda: self.study.set_user_attr(name, value))
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return patiently(action, server=is_server(self.study), note=self.note)
 
 
 def _describes(record: Mapping[str, Any], trial: FrozenTrial) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from gs_search.database_url import database_url
 from gs_search.errors import BadInput
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.feasibility import Feasibility
@@ -62,7 +62,7 @@ def enqueue(folder: RunFolder, texts: Sequence[str]) -> dict[str, Any]:
     config = folder.config()
     space = Feasibility(folder, config).space()  # a point that may not start would only be answered so
     points = [parse_point(text, space) for text in texts]
-    database = open_database(folder, config, url=os.environ.get("GS_SEARCH_STORAGE"))
+    database = open_database(folder, config, url=database_url(config))
     queued, known = [], []
     for point in points:
         number = _known(database, point)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import gs_search.errors
+from gs_search.database_url import SECRETS
 from gs_search.errors import BadInput, ConfigError, GsSearchError
 
 __all__ = ["Preparation", "function_named"]
@@ -49,7 +50,8 @@ class Preparation:
         # The driver's sys.path, as Ray's workers get it too; a session of its own, so that Ctrl-C reaches
         # only the driver, which then decides.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        environment.pop("GS_SEARCH_STORAGE", None)
+        for name in SECRETS:
+            environment.pop(name, None)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, encoding="utf-8", env=environment, start_new_session=True,

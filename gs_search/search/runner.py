@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from gs_search.database_url import database_url, with_driver
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.search.backup import RollingCopy
-from gs_search.search.cluster import Plan, local_ray, obituary, scratch_folder
+from gs_search.search.cluster import local_ray, obituary, scratch_folder
+from gs_search.search.connection import Cluster, cluster_address, connected
 from gs_search.search.database import StudyDatabase, open_database
+from gs_search.search.elsewhere import PreparationElsewhere
+from gs_search.search.interruption import interruption
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
 from gs_search.search.standing import Baselines, standing
@@ -78,6 +79,8 @@ def run_study(
     earlier: RunFolder | None = None,
     progress: Progress | None = None,
     storage: str | None = None,
+    address: str | None = None,
+    insecure: bool = False,
     trial_function: str = "gs_search.trial:trial_in_rungs",
     prepare_function: str = "gs_search.groundwork:prepare",
 ) -> StudySummary:
@@ -88,7 +91,9 @@ def run_study(
             included; ``hours`` counts from now, and no trial starts that would probably end later.
         retrain_teacher: train the teacher anew; only before the first trial.
         earlier: run folder of a study of the same teacher, whose students are taken over.
-        storage: URL of another database than the folder's ``study.db``; else ``GS_SEARCH_STORAGE`` names one.
+        address: of a Ray cluster, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None starts Ray on this machine.
+        insecure: take a cluster that lets everyone in.
+        storage: URL of another database than ``GS_SEARCH_STORAGE``, the study or its folder name.
         trial_function, prepare_function: ``module:name`` of the trial, and of what prepares the study for it.
 
     Raises:
@@ -101,8 +106,9 @@ def run_study(
     hours = config.hours if hours is None else hours
     with _plain_errors(folder), progress or Progress() as progress, folder.lock():
         folder.create(config)
-        url = storage or os.environ.get("GS_SEARCH_STORAGE")
+        url = with_driver(storage) if storage else database_url(config)
         database = open_database(folder, config, url=url)
+        database.note = progress.note
         _set_right(database, progress)
         before = database.counted()
         if retrain_teacher:
@@ -121,6 +127,8 @@ def run_study(
                     workers=config.workers if workers is None else workers,
                     deadline=None if hours is None else start + 3600 * hours,
                     progress=progress,
+                    address=cluster_address(address),
+                    insecure=insecure,
                     earlier=earlier,
                     trial_function=trial_function,
                     copy=None if url else RollingCopy(folder, progress.note),
@@ -155,6 +163,8 @@ class _Run:
     workers: int | str
     deadline: float | None
     progress: Progress
+    address: str | None
+    insecure: bool
     earlier: RunFolder | None
     """None where there is none, or its students have been taken over."""
     trial_function: str
@@ -190,21 +200,38 @@ def _forget_teacher(folder: RunFolder, finished: int) -> None:
 
 def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
     """Prepare, start Ray meanwhile, search, and leave no trial running; return the ending."""
-    with _interruption(run.progress) as interrupted, scratch_folder() as scratch:
-        prepared = Preparation(run.folder.path.resolve(), prepare_function, retrain=retrain, note=run.progress.note)
+    with interruption(run.progress) as interrupted, scratch_folder() as scratch:
+        path, note = run.folder.path.resolve(), run.progress.note
+        prepared: Preparation | PreparationElsewhere | None = None
+        if run.address is None:
+            prepared = Preparation(path, prepare_function, retrain=retrain, note=note)
         try:
             with (
                 # Ray tells of dead workers on standard output, which belongs to --json.
                 (scratch / "printed.txt").open("w") as printed,
                 redirect_stdout(printed),
-                local_ray(scratch, workers=run.workers, device=run.config.device) as plan,
-                obituary(run.progress.note),
+                _ray(run, scratch) as cluster,
+                obituary(note),
             ):
                 interrupted.listen()  # Ray has put its own handler there
-                ready = prepared.wait(interrupted)
-                ending = _search(run, plan, scratch, interrupted) if ready else "interrupted"
+                prepared = prepared or PreparationElsewhere(
+                    path,
+                    prepare_function,
+                    retrain=retrain,
+                    note=note,
+                    told=cluster.told,
+                    resources=cluster.plan.resources,
+                )
+                try:
+                    ready = prepared.wait(interrupted)
+                finally:
+                    prepared.close()
+                ending = _search(run, cluster, scratch, interrupted) if ready else "interrupted"
         finally:
-            prepared.close()
+            if prepared is not None:
+                prepared.close()
+            if run.address is not None and run.database.running():
+                time.sleep(WORKERS_DIE_S)  # its nodes have been told to end them, and may be at it
             try:
                 # Only now, when no worker can write a result any more.
                 run.database.settle("interrupted", "the run was stopped")
@@ -215,6 +242,26 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
     return ending
 
 
+@contextmanager
+def _ray(run: _Run, scratch: Path) -> Iterator[Cluster]:
+    """Ray on this machine, or on many."""
+    if run.address is None:
+        with local_ray(scratch, workers=run.workers, device=run.config.device) as plan:
+            yield Cluster(plan)
+        return
+    with connected(
+        run.address,
+        run.folder.path.resolve(),
+        scratch,
+        workers=run.workers,
+        device=run.config.device,
+        resources=run.config.resources,
+        insecure=run.insecure,
+        note=run.progress.note,
+    ) as cluster:
+        yield cluster
+
+
 def _publish(run: _Run) -> None:
     """Have plain ``optuna-dashboard`` show what ``gs-search dashboard`` does."""
     from gs_search.dashboard.publish import publish_quietly
@@ -222,7 +269,7 @@ def _publish(run: _Run) -> None:
     publish_quietly(run.database.study, run.folder, run.progress.note)
 
 
-def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool]) -> str:
+def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[], bool]) -> str:
     """Have Tune run trials until the searcher says that it is enough."""
     from ray import tune
 
@@ -234,12 +281,12 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
     if run.earlier is not None:
         _take_over(run.database, run.earlier, run.progress)
     run.database.enqueue_start_points()  # but for those that came from an earlier study
-    plan = plan.packed(run.folder.read_json(run.folder.baselines).get("gpu_memory"))
+    plan = cluster.plan.packed(run.folder.read_json(run.folder.baselines).get("gpu_memory"))
     baselines = Baselines.read(run.folder)
     ends = None if run.deadline is None else time.time() + run.deadline - time.monotonic()
     where = standing(run.database, baselines, run.total, plan.workers, ends=ends)
     told = {"total": run.total, "workers": plan.workers, "pid": os.getpid(), "ends": ends}
-    run.database.study.set_user_attr("run", told)
+    run.database.describe("run", told)
     run.progress.note(
         f"{run.total - where.done} trials to go, {plan.workers} at once on {plan.device}; results in {run.folder.path}"
     )
@@ -254,7 +301,12 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
             run.copy.told()
 
     searcher = StudySearcher(
-        run.database, total=run.total, deadline=run.deadline, interrupted=interrupted, on_finish=on_finish
+        run.database,
+        total=run.total,
+        deadline=run.deadline,
+        interrupted=interrupted,
+        on_finish=on_finish,
+        is_gone=cluster.is_gone,
     )
     rungs = Rungs(run.config.stopping.rule, run.config.stopping.margin_db)
     for trial in run.database.trials():
@@ -263,7 +315,7 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
         tune.run(
             TrialWorker,
             name="trials",
-            config={"folder": str(run.folder.path.resolve()), "function": run.trial_function},
+            config={"folder": str(run.folder.path.resolve()), "function": run.trial_function, "told": cluster.told},
             search_alg=searcher,
             scheduler=ParetoStopping(rungs, searcher),
             num_samples=-1,
@@ -277,6 +329,7 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             raise_on_failed_trial=False,
             verbose=0,
+            _remote=False,  # over ray:// too: the study database stays in this process
         )
     except SearchStopped:
         pass
@@ -294,48 +347,6 @@ def _search(run: _Run, plan: Plan, scratch: Path, interrupted: Callable[[], bool
     if interrupted():
         return "interrupted"
     return "out_of_time" if searcher.out_of_time else "finished"
-
-
-class _Interruption:
-    """Turns SIGINT and SIGTERM into a request, and one that comes much later into KeyboardInterrupt."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    # Stopping takes two seconds; an impatient second Ctrl-C must not cut that short, only a stop that hangs.
-    PATIENCE_S = 5.0
-
-    def __init__(self, progress: Progress) -> None:
-        self._asked_at: float | None = None
-        self._progress = progress
-
-    def __call__(self) -> bool:
-        return self._asked_at is not None
-
-    def listen(self) -> None:
-        """Install the handlers; only the main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:
-                signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
-            self._progress.note("stopping; what is finished is kept")
-        elif time.monotonic() - self._asked_at > self.PATIENCE_S:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _interruption(progress: Progress) -> Iterator[_Interruption]:
-    interruption = _Interruption(progress)
-    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
-    interruption.listen()
-    try:
-        yield interruption
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _summary(

@@ -29,6 +29,9 @@ __all__ = ["RayLost", "SearchStopped", "StudyCallback", "StudySearcher", "one_li
 RETRIES = 1
 """Times that a trial is begun again after the death of its process; its own mistakes are final."""
 
+MACHINES = 10
+"""So many machines may die under one trial, as those that are lent cheaply do."""
+
 FAILURES_IN_A_ROW = 5
 """So many failures of one cause, one after the other, are no accident of a point."""
 
@@ -58,6 +61,7 @@ class StudySearcher(Searcher):
             judging by the median one, end after it.
         interrupted: says whether someone asked to stop.
         on_finish: gets the record of each trial that ended.
+        is_gone: says whether the machine of an address has died.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class StudySearcher(Searcher):
         deadline: float | None,
         interrupted: Callable[[], bool],
         on_finish: Callable[[Record], None],
+        is_gone: Callable[[str], bool] = lambda address: False,
     ) -> None:
         super().__init__()
         self.database = database
@@ -85,7 +90,9 @@ class StudySearcher(Searcher):
         self._twins: dict[int, list[Asked]] = {}
         self._streak: list[Record] = []
         self._again: deque[Asked] = deque()
-        self._deaths: Counter[int] = Counter()
+        self._is_gone = is_gone
+        self._deaths: dict[int, list[str | None]] = {}
+        """Where the processes were that died over a trial."""
         self._stillborn: Counter[int] = Counter()
         self._limits: dict[str, tuple[float, float]] = {}
         """When live trials began, and the seconds that each has."""
@@ -159,7 +166,9 @@ class StudySearcher(Searcher):
             return
         self._end(trial_id, lambda asked: self._told(result["record"][0]))
 
-    def process_died(self, trial_id: str, cause: str, reason: str, *, begun: bool = True) -> bool:
+    def process_died(
+        self, trial_id: str, cause: str, reason: str, *, begun: bool = True, address: str | None = None
+    ) -> bool:
         """Have a live trial run once more in another process, or fail it; say whether it runs again.
 
         Tune's own retries are off: a process that dies between two trials costs the next one both its tries.
@@ -167,6 +176,7 @@ class StudySearcher(Searcher):
         Args:
             begun: the trial was at work in it. Where not, it is not to blame, and is not failed for that; but it stops
                 the search that one process after the other dies.
+            address: of the machine that it was on, where that is known.
         """
         asked = self.live.get(trial_id)
         if asked is None:
@@ -183,19 +193,29 @@ class StudySearcher(Searcher):
         if time.monotonic() - began >= limit:  # the worker has ended itself, see ``worker``
             self.end_without_result(trial_id, "timeout", f"took longer than {limit / 60:.3g} minutes, and did not end")
             return False
-        deaths = self._deaths if begun else self._stillborn
-        deaths[asked.number] += 1
+        if begun:
+            self._deaths.setdefault(asked.number, []).append(address)
+        else:
+            self._stillborn[asked.number] += 1
         if self._stillborn[asked.number] >= FAILURES_IN_A_ROW:
             self.error = GsSearchError(
                 f"stopped after {FAILURES_IN_A_ROW} processes died before they began trial {asked.number}; the last: "
                 f"{reason[:LONGEST]}"
             )
             return False
-        if self._deaths[asked.number] > RETRIES:
+        if self._guilty(asked.number):
             self.end_without_result(trial_id, cause, f"its process died twice: {reason}")
             return False
         self._again.append(self.live.pop(trial_id))
         return True
+
+    def _guilty(self, number: int) -> bool:
+        """Whether processes die of a trial. Those that went down with their machine did not, unless all machines do."""
+        died = self._deaths.get(number, [])
+        if len(died) <= RETRIES:
+            return False
+        blamed = [address for address in died if address is None or not self._is_gone(address)]
+        return len(blamed) > RETRIES or len(died) > MACHINES
 
     def end_without_result(self, trial_id: str, cause: str, message: str) -> None:
         """Fail a live trial."""
@@ -300,6 +320,8 @@ class StudyCallback(Callback):
         lines = [line for line in text.splitlines() if line.strip()]
         reason = lines[-1].strip() if lines else "no reason given"
         begun = trial.trial_id in self._begun
-        if self.searcher.process_died(trial.trial_id, cause, reason, begun=begun) and asked is not None:
+        address = (getattr(trial, "last_result", None) or {}).get("node_ip")
+        died = self.searcher.process_died(trial.trial_id, cause, reason, begun=begun, address=address)
+        if died and asked is not None:
             how = "died; trying once more" if begun else "died before it began; trying again"
             self.note(f"trial {asked.number}: its process {how}")

@@ -1,7 +1,11 @@
-"""Where a study is kept: SQLite in the run folder, or a database that a URL names."""
+"""Where a study is kept: SQLite in the run folder, or a database that a URL names.
+
+A server may be away for a while: connections are tried before they are used, and ``patiently`` waits for it.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import warnings
@@ -18,15 +22,24 @@ from gs_search.front import OBJECTIVES
 from gs_search.search.transaction import StudyStorage
 
 __all__ = [
-    "NOT_COUNTED", "Damaged", "NoStudyYet", "check_file", "close_study", "damage", "is_counted", "open_study",
-    "patiently", "quiet",
+    "NOT_COUNTED", "Damaged", "NoStudyYet", "check_file", "close_study", "damage", "is_counted", "is_server",
+    "open_study", "patiently", "quiet",
 ]  # fmt: skip
 
 PATIENCE_S = 60.0
-"""How long a database that cannot be written is waited for."""
+"""How long a file that cannot be written is waited for."""
+
+SERVER_PATIENCE_S = 300.0
+"""How long a server that cannot be reached is: it may be restarted, or its place be taken by another machine."""
+
+CONNECT_S = 10
+"""How long a server may take to answer a new connection."""
 
 NOT_COUNTED = ("requeue", "warm_start")
 """User attributes of trials that wait for another attempt, or came from an earlier study."""
+
+TOLD_AFTER_S = 2.0
+"""An absence that is shorter is no news."""
 
 T = TypeVar("T")
 
@@ -102,7 +115,7 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
         where: a SQLite file, or an SQLAlchemy URL.
 
     Raises:
-        NoStudyYet: ``read_only``, and there is none.
+        NoStudyYet: ``read_only``, and there is none, or not even tables.
         BadInput: the database cannot be reached, or the study is of another kind.
     """
     directions = [optuna.study.StudyDirection.MINIMIZE] * len(OBJECTIVES)
@@ -121,8 +134,10 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
         except KeyError:
             raise NoStudyYet(f"the database holds no study {name!r}") from None
         except Exception as error:
+            if read_only and isinstance(where, str) and _is_empty(where):
+                raise NoStudyYet("the database is empty yet") from None
             # SQLAlchemy quotes the URL, password and all, in some of its messages.
-            reason = type(error).__name__ if isinstance(where, str) else (str(error).splitlines() or [""])[0]
+            reason = _reason(error) if isinstance(where, str) else (str(error).splitlines() or [""])[0]
             raise BadInput(f"the study database cannot be opened: {reason}") from None
         if study.directions != directions:
             raise BadInput(
@@ -142,10 +157,16 @@ def close_study(study: optuna.Study) -> None:
     backend.engine.dispose()
 
 
+def is_server(study: optuna.Study) -> bool:
+    """Whether a study is kept by a server, and not in a file."""
+    backend = getattr(study._storage, "_backend", None)
+    return backend is not None and backend.engine.dialect.name != "sqlite"
+
+
 def _engine(where: Path | str) -> tuple[str, dict[str, Any]]:
     """URL and options of the engine behind a study."""
     if isinstance(where, str):
-        return where, {}
+        return where, _server_options(where)
     path = where.resolve()
     # A connection made here and no path in the URL, where ``{``, ``?``, ``#`` and ``%`` would mean something.
     return "sqlite:///study.db", {"creator": lambda: _connect(path)}
@@ -155,17 +176,87 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=60, check_same_thread=False)
 
 
-def patiently(action: Callable[[], T]) -> T:
-    """Do ``action``, again while the database cannot be reached; after a minute of that, GsSearchError."""
+def _server_options(url: str) -> dict[str, Any]:
+    """Options that notice a server which has gone, and one that hangs; what the URL says comes first."""
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    driver = parsed.get_driver_name()
+    wanted: dict[str, int | str] = {}
+    if driver in ("psycopg", "psycopg2"):
+        wanted = {"connect_timeout": CONNECT_S, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+        wanted |= {"tcp_user_timeout": 60_000, "application_name": "gs-search"}
+    elif driver == "pymysql":
+        wanted = {"connect_timeout": CONNECT_S}
+    if not wanted:
+        return {}
+    arguments = {name: value for name, value in wanted.items() if name not in parsed.query}
+    return {"pool_pre_ping": True, "connect_args": arguments}
+
+
+def _is_empty(url: str) -> bool:
+    """Whether a database can be reached and has none of Optuna's tables."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(url)
+        try:
+            return not inspect(engine).has_table("studies")
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError):
+        return False
+
+
+REASONS = (
+    ("password|authentication|access denied|pg_hba", "the server refuses the login"),
+    ("database .* does not exist|unknown database", "the server has no such database"),
+    ("permission denied", "the server does not allow it"),
+    ("too many (clients|connections)|remaining connection slots", "the server has no connection left"),
+    ("starting up|shutting down|recovery mode", "the server is starting or stopping"),
+    ("refused|timeout|timed out|resolve|translate|unreachable|no route|closed", "the server cannot be reached"),
+)
+"""What servers say, and what of it may be told."""
+
+
+def _reason(error: BaseException) -> str:
+    """Why a server did not do as told, without where it is and who asked."""
+    found: BaseException | None = error
+    while found is not None:
+        said = str(getattr(found, "orig", "") or "").lower()
+        for pattern, words in REASONS:
+            if re.search(pattern, said):
+                return words
+        found = found.__cause__
+    return type(error).__name__
+
+
+def patiently(action: Callable[[], T], *, server: bool = False, note: Callable[[str], None] | None = None) -> T:
+    """Do ``action``, again while the database cannot be reached; GsSearchError if that takes too long.
+
+    Args:
+        server: the database is one, and no file.
+        note: is told that the database is away, and that it is back.
+    """
     start, pause = time.monotonic(), 0.1
+    patience = SERVER_PATIENCE_S if server else PATIENCE_S
+    told = False
     while True:
         try:
-            return action()
+            done = action()
+            if told and note:
+                note(f"the study database is back after {time.monotonic() - start:.0f} s")
+            return done
         except optuna.exceptions.StorageInternalError as error:
-            if time.monotonic() - start > PATIENCE_S:
+            waited = time.monotonic() - start
+            if waited > patience:
                 raise GsSearchError(
-                    f"the study database could not be reached for {PATIENCE_S:g} s; finished results are "
+                    f"the study database could not be reached for {patience:g} s; finished results are "
                     "safe in trials/, and the same command goes on from there once it can be"
                 ) from error
+            if note and not told and waited > TOLD_AFTER_S:
+                note(f"the study database cannot be reached; trying again for {patience:g} s")
+                told = True
             time.sleep(pause)
             pause = min(2 * pause, 5.0)

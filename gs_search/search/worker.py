@@ -8,6 +8,7 @@ left to Tune, which is therefore right to take every error it sees for one of th
 from __future__ import annotations
 
 import faulthandler
+import os
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
@@ -15,10 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ray import get_runtime_context
 from ray.tune import Trainable
 
-from gs_search.errors import TrialFailed
+from gs_search.database_url import SECRETS
+from gs_search.errors import BadInput, TrialFailed
 from gs_search.search.endings import STACK, Asked, failure_record, objective_problem
+from gs_search.search.nodes import machine, unfit
 from gs_search.search.preparation import function_named
 
 if TYPE_CHECKING:
@@ -42,8 +46,13 @@ class TrialWorker(Trainable):
         from gs_search.config import load_resolved
         from gs_search.runfolder import RunFolder
 
+        for name in SECRETS:  # of whoever started Ray on this node
+            os.environ.pop(name, None)
+        if config.get("told") and (problem := unfit(config["told"])):  # a node that came after the beginning
+            raise BadInput(f"the node {machine()['host']} {problem}")
         self._folder = RunFolder(Path(config["folder"]))
         self._study = load_resolved(self._folder.resolved_yaml)
+        self._node = machine(gpu=self._study.device != "cpu") | {"id": get_runtime_context().get_node_id()}
         self._asked, self._timeout_s = _asked(config), config.get("timeout_s")
         self._trial: Generator[dict[str, Any], None, dict[str, Any]] | None = None
 
@@ -57,7 +66,9 @@ class TrialWorker(Trainable):
         """Run the trial as far as its next rung, or to its end; ``record`` is its ``result.json``."""
         if self._trial is None:
             function, timeout_s = self.config["function"], self._timeout_s
-            self._trial = run_in_rungs(function, self._asked, self._study, self._folder, timeout_s=timeout_s)
+            self._trial = run_in_rungs(
+                function, self._asked, self._study, self._folder, timeout_s=timeout_s, node=self._node
+            )
         # Both in a list, because Tune flattens nested dictionaries.
         try:
             return {"rung": [next(self._trial)], "done": False}
@@ -97,7 +108,13 @@ def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) 
 
 
 def run_in_rungs(
-    function: str, asked: Asked, study: StudyConfig, folder: RunFolder, *, timeout_s: float | None = None
+    function: str,
+    asked: Asked,
+    study: StudyConfig,
+    folder: RunFolder,
+    *,
+    timeout_s: float | None = None,
+    node: Mapping[str, Any] | None = None,
 ) -> Generator[dict[str, Any], None, dict[str, Any]]:
     """Run one trial to a record, which is on disk when this returns. Raises nothing that the trial causes.
 
@@ -107,6 +124,7 @@ def run_in_rungs(
     Args:
         function: ``module:name`` of a trial: a generator that pauses at rungs, or a plain function. Imported here, so
             that an import that fails is one of the trial's errors.
+        node: what runs it, for the record.
     """
     place = folder.trial(asked.number)
     place.mkdir(parents=True, exist_ok=True)
@@ -140,9 +158,11 @@ def run_in_rungs(
         message = str(error) if isinstance(error, TrialFailed) else _said(error)
         seconds = time.monotonic() - start
         record = failure_record(study.study, asked, cause, message, place=place, seconds=seconds)
+        record["node"] = node
         folder.write_json(result_path, record)
     else:
-        if not result_path.exists():
+        if node is not None or not result_path.exists():
+            record["node"] = node
             folder.write_json(result_path, record)
     finally:
         ending()

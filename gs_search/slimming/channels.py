@@ -107,6 +107,10 @@ class ChannelGraph:
     norm_widths: dict[str, int]
     resizes: dict[str, tuple[float, int]]
     """Enlargement to fvcore's count for one channel, and its channels."""
+    feeds: dict[str, str]
+    """Layer to the one layer that alone reads what it hands on, through nothing but pads and ReLUs."""
+    centred: frozenset[str]
+    """Layers whose output instance norms alone read, which take off each picture's constants."""
     _members: dict[tuple[str, str], list[tuple[str, Slot]]] = field(repr=False)
 
     def all_alive(self) -> Alive:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming.layers import slim_layers
+from gs_search.slimming.layers import output_module, slim_layers
+from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.teacher import Teacher
 
@@ -75,7 +76,7 @@ def network_state(network: nn.Module) -> dict[str, Any]:
         name: {
             "weight": None if layer.weight_quantizer is None else layer.weight_quantizer.bits,
             "input": _described(layer.input_quantizer),
-            "output": _described(layer.output_quantizer),
+            "output": None if (outputs := output_module(network, name).output_quantizer) is None else outputs.centred,
         }
         for name, layer in slim_layers(network).items()
     }
@@ -88,17 +89,20 @@ def restore_network_(network: nn.Module, state: dict[str, Any]) -> None:
         found = state["quantizers"][name]
         # In the order of the repair: optimizers know parameters by their place alone.
         for kind in ("input", "weight", "output"):
-            setattr(layer, f"{kind}_quantizer", None)
+            place: nn.Module = layer if kind != "output" else output_module(network, name)
+            setattr(place, f"{kind}_quantizer", None)
             if found[kind] is None:
                 continue
             quantizer: nn.Module
             if kind == "weight":
                 groups = layer.num_groups if layer.out_axis == 1 else 1
                 quantizer = WeightQuantizer(found[kind], torch.ones(layer.num_outputs), layer.out_axis, groups)
+            elif kind == "output":
+                quantizer = OutputQuantizer.blank(layer.num_outputs, centred=found[kind])
             else:
                 bits, signed = found[kind]
                 quantizer = ActivationQuantizer(bits, torch.ones(()), signed=signed)
-            setattr(layer, f"{kind}_quantizer", quantizer.to(layer.weight.device))
+            setattr(place, f"{kind}_quantizer", quantizer.to(layer.weight.device))
     network.load_state_dict(state["tensors"])
 
 

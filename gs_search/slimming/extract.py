@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from gs_search.errors import UnsupportedNetwork
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.channels import Alive, ChannelGraph
-from gs_search.slimming.layers import SlimGroupNorm, SlimLayer, SlimLinear, norm_width, norms, slim_layers
+from gs_search.slimming.layers import (
+    SlimBatchNorm2d,
+    SlimGroupNorm,
+    SlimLayer,
+    SlimLinear,
+    norm_width,
+    norms,
+    output_module,
+    slim_layers,
+)
 
 __all__ = ["ChannelConstant", "Parity", "check_parity", "extract", "resize_layer_", "resize_norm_", "set_group_sizes_"]
 
@@ -104,6 +113,8 @@ def resize_layer_(conv: SlimLayer, keep_in: np.ndarray, keep_out: np.ndarray) ->
     conv.set_widths(len(inputs), len(outputs), groups)
     if conv.weight_quantizer is not None:
         conv.weight_quantizer.keep(outputs, groups)
+    if conv.output_quantizer is not None:
+        conv.output_quantizer.keep(outputs)
 
 
 def resize_norm_(norm: nn.Module, keep: np.ndarray) -> None:
@@ -119,6 +130,8 @@ def resize_norm_(norm: nn.Module, keep: np.ndarray) -> None:
         set_group_sizes_(norm, [size for size in kept if size])
     else:
         norm.num_features = len(index)  # type: ignore[assignment]
+    if isinstance(norm, SlimBatchNorm2d) and norm.output_quantizer is not None:
+        norm.output_quantizer.keep(index)
 
 
 def set_group_sizes_(norm: SlimGroupNorm, sizes: list[int]) -> None:
@@ -176,13 +189,17 @@ def _codes(network: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[tuple[str
         if conv.weight_quantizer is not None:
             found[name, "weight"] = conv.weight_quantizer.codes(conv.weight)
 
-        def record(module: SlimLayer, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+        def read(module: SlimLayer, inputs: tuple[Tensor, ...], name: str = name) -> None:
             if module.input_quantizer is not None:
                 found[name, "input"] = module.input_quantizer.codes(inputs[0])
-            if module.output_quantizer is not None:
-                found[name, "output"] = module.output_quantizer.codes(output)
 
-        handles.append(conv.register_forward_hook(record))
+        def wrote(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            quantizer = cast("SlimLayer | SlimBatchNorm2d", module).output_quantizer
+            if quantizer is not None:
+                found[name, "output"] = quantizer.codes(output)
+
+        handles.append(conv.register_forward_pre_hook(read))
+        handles.append(output_module(network, name).register_forward_hook(wrote))
     try:
         return network(pictures), found
     finally:

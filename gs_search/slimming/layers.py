@@ -2,7 +2,8 @@
 
 ``slimmable`` copies a generator and replaces its convolutions and linear layers. A layer whose output no norm
 scales gets a *gate*, a vector of ones that multiplies its output channels: the prunable scale that the paper
-takes from norms. Norms without scales get scale 1 and shift 0, which changes nothing.
+takes from norms. Norms without scales get scale 1 and shift 0, which changes nothing. A batch norm right behind a
+layer becomes part of it on a device, so that what the layer hands on is rounded behind that norm.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gs_search.errors import UnsupportedNetwork
+from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 
 __all__ = [
     "NORMS",
     "Norm",
+    "SlimBatchNorm2d",
     "SlimConv2d",
     "SlimConvTranspose2d",
     "SlimGroupNorm",
@@ -28,8 +31,10 @@ __all__ = [
     "SlimLinear",
     "norm_width",
     "norms",
+    "output_module",
     "slim_layers",
     "slimmable",
+    "stays_float",
 ]
 
 NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d, nn.GroupNorm)
@@ -43,7 +48,7 @@ class _Slim(nn.Module):
     bias: Tensor | None
     input_quantizer: ActivationQuantizer | None
     weight_quantizer: WeightQuantizer | None
-    output_quantizer: ActivationQuantizer | None
+    output_quantizer: OutputQuantizer | None
     gate: nn.Parameter | None
     out_axis: int
     in_channels: int
@@ -204,6 +209,16 @@ class SlimGroupNorm(nn.GroupNorm):
         return normed * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
+class SlimBatchNorm2d(nn.BatchNorm2d):
+    """A batch norm, and the quantizer of what the layer before it hands on through it."""
+
+    output_quantizer: OutputQuantizer | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if self.output_quantizer is None else self.output_quantizer(y)
+
+
 def slimmable(generator: nn.Module) -> nn.Module:
     """Return a copy whose layers are slimmable, whose norms have scales, and which computes the same.
 
@@ -234,6 +249,9 @@ def slimmable(generator: nn.Module) -> nn.Module:
                 if type(scaled) is nn.GroupNorm:
                     scaled.__class__ = SlimGroupNorm
                     cast(SlimGroupNorm, scaled)._extend()
+                elif type(scaled) is nn.BatchNorm2d:
+                    scaled.__class__ = SlimBatchNorm2d
+                    cast(SlimBatchNorm2d, scaled).output_quantizer = None
                 setattr(module, name, scaled)
             elif getattr(child, "inplace", False) is True:
                 cast(Any, child).inplace = False
@@ -244,6 +262,27 @@ def slim_layers(network: nn.Module) -> dict[str, SlimLayer]:
     """All slimmable convolutions and linear layers by name, in order of definition."""
     kinds = (SlimConv2d, SlimConvTranspose2d, SlimLinear)
     return {n: m for n, m in network.named_modules() if isinstance(m, kinds)}
+
+
+def output_module(network: nn.Module, name: str) -> SlimLayer | SlimBatchNorm2d:
+    """The module that hands on a layer's output and rounds it: a batch norm right behind it, or itself."""
+    place, _, own = name.rpartition(".")
+    parent = network.get_submodule(place)
+    if isinstance(parent, nn.Sequential):
+        behind = [child for key, child in parent.named_children() if key.isdigit() and int(key) == int(own) + 1]
+        if behind and isinstance(behind[0], SlimBatchNorm2d):
+            return behind[0]
+    return cast("SlimLayer", network.get_submodule(name))
+
+
+def stays_float(layer: SlimLayer) -> bool:
+    """Whether an integer device computes a quantized layer in floats.
+
+    Linear layers, and a convolution that pads the picture itself with zeros: 0 lies between two bytes.
+    """
+    if isinstance(layer, SlimLinear):
+        return True
+    return layer.input_quantizer is None and layer.padding not in (0, (0, 0), "valid")
 
 
 def norms(network: nn.Module) -> dict[str, Norm]:

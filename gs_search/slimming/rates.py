@@ -51,7 +51,7 @@ def harm_of_rates(
     Returns:
         ``factor`` and ``psnr_to_teacher`` of each attempt.
     """
-    calm = dataclasses.replace(settings, weight_bits=32, activation_bits=32, quantize_outputs=False)
+    calm = dataclasses.replace(settings, weight_bits=32, activation_bits=32)
     device = next(teacher.network.parameters()).device
     judged = list(range(len(lessons)))[-4:]
     seen: list[dict[str, float]] = []

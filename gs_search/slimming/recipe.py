@@ -34,6 +34,7 @@ from gs_search.slimming.checkpoint import (
 )
 from gs_search.slimming.distillation import perceptual_of
 from gs_search.slimming.extract import Parity, check_parity, extract
+from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import RepairTargets, attach_quantizers, repair_
@@ -345,7 +346,7 @@ class Run:
 
     def result(self) -> Slimmed:
         for module in self.network.modules():
-            if isinstance(module, (ActivationQuantizer, WeightQuantizer)):
+            if isinstance(module, (ActivationQuantizer, WeightQuantizer, OutputQuantizer)):
                 module.settle()
         graph = self.teacher.graph
         assert self.parity is not None

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming.channels import Alive, ChannelGraph
-from gs_search.slimming.layers import SlimLayer, slim_layers
+from gs_search.slimming.layers import SlimLayer, output_module, slim_layers, stays_float
+from gs_search.slimming.outputs import OutputQuantizer, output_grid
 from gs_search.slimming.patches import Patches, as_matrix, from_matrix
 from gs_search.slimming.quantize import (
     FLOAT_BITS,
@@ -55,9 +56,6 @@ BLOCK = 192
 IN_TURN_BITS = 3
 """Widest weights that are rounded one after the other, later ones making up for earlier ones: of 4 bits and more
 nothing is gained (``benchmarks.walk``)."""
-
-OUTPUT_BITS = 8
-"""What an integer device keeps of a convolution's output."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def attach_quantizers(graph: ChannelGraph, network: nn.Module, settings: Slimmin
 
     The first convolution's input is not quantized at 8 bits: pixels are 8-bit codes already.
     """
-    _walk(network, pictures, settings, lambda name, layer, x: _quantize(graph, name, layer, x, settings))
+    _walk(graph, network, pictures, settings, lambda name, layer, x: _quantize(graph, name, layer, x, settings))
 
 
 @torch.no_grad()
@@ -179,7 +177,7 @@ def repair_(
             layer.bias.copy_(sums.bias(as_matrix(layer, weight)))
         done.append(Refit(name, len(wanted), unknowns, solved is not None))
 
-    _walk(student, targets.pictures, settings, fit)
+    _walk(graph, student, targets.pictures, settings, fit)
     return done
 
 
@@ -272,6 +270,7 @@ def _instance_normed(graph: ChannelGraph, student: nn.Module, name: str) -> bool
 
 
 def _walk(
+    graph: ChannelGraph,
     network: nn.Module,
     pictures: Tensor,
     settings: SlimmingSettings,
@@ -280,26 +279,41 @@ def _walk(
     """Run the network once; ``visit`` every layer just before its first use, then calibrate its output."""
     handles = []
     visited: set[str] = set()
-    for name, layer in slim_layers(network).items():
+    layers = slim_layers(network)
+    for name, layer in layers.items():
 
         def before(module: SlimLayer, inputs: tuple[Tensor, ...], name: str = name) -> None:
             if name not in visited:
-                module.output_quantizer = None
+                output_module(network, name).output_quantizer = None
                 visit(name, module, inputs[0])
 
-        def after(module: SlimLayer, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> Tensor:
-            if name not in visited and settings.quantize_outputs:
-                module.output_quantizer = _calibrated(output, OUTPUT_BITS, settings, signed=True)
-                output = module.output_quantizer(output)
+        def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> Tensor:
+            if name not in visited and _rounds(graph, name, layers[name], settings):
+                centred = name in graph.centred
+                grid = output_grid(output, centred=centred, method=settings.calibration)
+                quantizer = OutputQuantizer(grid, centred=centred)
+                output_module(network, name).output_quantizer = quantizer
+                output = quantizer(output)
             visited.add(name)
             return output
 
-        handles += [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+        handles.append(layer.register_forward_pre_hook(before))
+        handles.append(output_module(network, name).register_forward_hook(after))
     try:
         network(pictures)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _rounds(graph: ChannelGraph, name: str, layer: SlimLayer, settings: SlimmingSettings) -> bool:
+    """Whether a layer rounds what it hands on: where it runs in whole numbers, and no reader of it alone does."""
+    group = graph.layers[name].group
+    bits = {settings.bits("weight_bits", group), settings.bits("activation_bits", group)}
+    if settings.quantize != "deploy" or bits == {FLOAT_BITS} or stays_float(layer):
+        return False
+    reader = graph.feeds.get(name)
+    return reader is None or settings.bits("activation_bits", graph.layers[reader].group) == FLOAT_BITS
 
 
 def _calibrated(x: Tensor, bits: int, settings: SlimmingSettings, *, signed: bool) -> ActivationQuantizer:

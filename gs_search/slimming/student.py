@@ -1,7 +1,8 @@
 """The small network as a file: every weight packed at its bit-width, and nothing else.
 
 A student is a ``.safetensors`` of packed tensors whose bytes are the ``size_mb`` of a trial: codes of ``b`` bits an
-element, one float32 step for each output channel, float32 norms and biases. Its metadata say how to build the
+element, one float32 step for each output channel, float32 norms and biases; of a student that was trained on a
+device's grid also a step and a code of zero for each channel that is rounded. Its metadata say how to build the
 network again; loading gives the same codes, steps and pictures to the last bit.
 """
 
@@ -22,7 +23,17 @@ from gs_search.errors import CheckpointError
 from gs_search.networks import Architecture, build, read_tensors
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.extract import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
-from gs_search.slimming.layers import NORMS, SlimGroupNorm, SlimLayer, norm_width, norms, slim_layers, slimmable
+from gs_search.slimming.layers import (
+    NORMS,
+    SlimGroupNorm,
+    SlimLayer,
+    norm_width,
+    norms,
+    output_module,
+    slim_layers,
+    slimmable,
+)
+from gs_search.slimming.outputs import OUTPUT_BITS, OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 
 __all__ = ["StudentLayer", "load_student", "pack", "pack_codes", "save_student", "unpack_codes"]
@@ -78,8 +89,11 @@ def pack(student: nn.Module) -> tuple[dict[str, Tensor], list[StudentLayer]]:
         for extra in ("bias", "gate"):
             if getattr(layer, extra) is not None:
                 tensors[f"{name}.{extra}"] = getattr(layer, extra).detach().float()
-        if (outputs := layer.output_quantizer) is not None:
-            tensors[f"{name}.output.step"] = outputs.step.detach().float().reshape(1)
+        if (outputs := output_module(student, name).output_quantizer) is not None:
+            zero = outputs.zero.detach()
+            narrow = bool(((zero >= 0) & (zero <= 255)).all())
+            tensors[f"{name}.output.step"] = outputs.step.detach().float()
+            tensors[f"{name}.output.zero"] = zero.to(torch.uint8 if narrow else torch.int16)
         layers.append(
             StudentLayer(
                 name=name,
@@ -95,7 +109,7 @@ def pack(student: nn.Module) -> tuple[dict[str, Tensor], list[StudentLayer]]:
         if isinstance(module, ChannelConstant):
             own = {"shift": module.shift}
         elif isinstance(module, NORMS):
-            own = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+            own = {n: t for n, t in module.state_dict().items() if "." not in n and t.is_floating_point()}
         tensors |= {f"{name}.{key}": value.detach().float() for key, value in own.items()}
     tensors |= {name: tensor.detach() for name, tensor in _rest(student).items()}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, layers
@@ -168,6 +182,9 @@ def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
                 set_group_sizes_(norm, described["norm_groups"][name])
             wanted = [key for key, value in norm.state_dict().items() if value.is_floating_point()]
             norm.load_state_dict({key: tensors[f"{name}.{key}"] for key in wanted}, strict=False)
+        for layer in layers:
+            if layer.output_bits == OUTPUT_BITS:
+                _fill_output(student, layer.name, tensors)
         for name in described.get("in_place", []):
             cast(Any, student.get_submodule(name)).inplace = True
         for name in _rest(student):
@@ -214,11 +231,19 @@ def _fill_layer(layer: SlimLayer, stored: StudentLayer, tensors: dict[str, Tenso
         codes = unpack_codes(tensors[f"{name}.weight.codes"], stored.weight_bits, stored.shape)
         layer.weight.copy_(codes.float() * quantizer.broadcast(step, codes))
         layer.weight_quantizer = quantizer
-    for kind, bits, signed in (("input", stored.activation_bits, stored.signed), ("output", stored.output_bits, True)):
-        if bits != FLOAT_BITS:
-            stream = ActivationQuantizer(bits, torch.ones(()), signed=signed)
-            stream.base.copy_(tensors[f"{name}.{kind}.step"].reshape(()))
-            setattr(layer, f"{kind}_quantizer", stream)
+    if stored.activation_bits != FLOAT_BITS:
+        stream = ActivationQuantizer(stored.activation_bits, torch.ones(()), signed=stored.signed)
+        stream.base.copy_(tensors[f"{name}.input.step"].reshape(()))
+        layer.input_quantizer = stream
     for extra in ("bias", "gate"):
         if getattr(layer, extra) is not None:
             getattr(layer, extra).copy_(tensors[f"{name}.{extra}"])
+
+
+@torch.no_grad()
+def _fill_output(student: nn.Module, name: str, tensors: dict[str, Tensor]) -> None:
+    step, zero = tensors[f"{name}.output.step"], tensors[f"{name}.output.zero"]
+    if not step.shape == zero.shape == (slim_layers(student)[name].num_outputs,):
+        raise ValueError(f"{name}: {len(step)} steps and {len(zero)} codes of zero do not fit its outputs")
+    grid = OutputGrid(step, zero.float())
+    output_module(student, name).output_quantizer = OutputQuantizer(grid, centred=zero.dtype != torch.uint8)

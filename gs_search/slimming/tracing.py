@@ -18,9 +18,21 @@ from gs_search.errors import UnsupportedNetwork
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.settings import GROUPS
 from gs_search.slimming.channels import FVCORE_PER_PIXEL, FVCORE_PER_VALUE, ChannelGraph, ChannelGroup, Layer, Slot
-from gs_search.slimming.layers import NORMS, SlimConvTranspose2d, SlimLayer, SlimLinear, norm_width, norms, slim_layers
+from gs_search.slimming.layers import (
+    NORMS,
+    SlimConvTranspose2d,
+    SlimLayer,
+    SlimLinear,
+    norm_width,
+    norms,
+    output_module,
+    slim_layers,
+)
 
 __all__ = ["trace"]
+
+PASSED = {"ReluBackward0", "ReflectionPad2DBackward0", "ReplicationPad2DBackward0", "ConstantPadNdBackward0"}
+"""What may stand between a layer and its reader when only the reader rounds, by the name of autograd's node."""
 
 
 def trace(network: nn.Module, image_px: int) -> ChannelGraph:
@@ -58,7 +70,16 @@ def trace(network: nn.Module, image_px: int) -> ChannelGraph:
     each = {n: next(v for kind, v in FVCORE_PER_VALUE.items() if isinstance(m, kind)) for n, m in scaled.items()}
     norm_macs = {name: each[name] * sizes.norm_area[name] for name in scaled}
     norm_widths = {name: norm_width(module) for name, module in scaled.items()}
-    return ChannelGraph(groups, described, norm_macs, norm_widths, resizes, members)
+    return ChannelGraph(
+        groups=groups,
+        layers=described,
+        norm_macs=norm_macs,
+        norm_widths=norm_widths,
+        resizes=resizes,
+        feeds=sizes.feeds,
+        centred=frozenset(sizes.centred),
+        _members=members,
+    )
 
 
 class _Sizes:
@@ -72,13 +93,17 @@ class _Sizes:
         self.normed: set[str] = set()
         self.producer: dict[int, str] = {}
         self.held: list[Tensor] = []
+        self.handed_on: dict[str, Any] = {}
+        """Layer to autograd's node of what it hands on."""
+        self.feeds: dict[str, str] = {}
+        self.centred: set[str] = set()
 
 
 def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
     seen = _Sizes()
     names = {module: name for name, module in network.named_modules()}
     handles = []
-    feeds_norm: set[str] = set()
+    feeds_norm: dict[str, Any] = {}
     last = "the first layer"
 
     def after_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -95,7 +120,7 @@ def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
     def after_norm(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.norm_area[names[module]] = output.shape[-2] * output.shape[-1]
         if id(inputs[0]) in seen.producer:
-            feeds_norm.add(seen.producer[id(inputs[0])])
+            feeds_norm[seen.producer[id(inputs[0])]] = module
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal last
@@ -108,6 +133,12 @@ def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
             handles.append(module.register_forward_hook(after_layer))
         elif isinstance(module, NORMS):
             handles.append(module.register_forward_hook(after_norm))
+    for name in slim_layers(network):
+
+        def hands_on(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            seen.handed_on.setdefault(name, output.grad_fn)
+
+        handles.append(output_module(network, name).register_forward_hook(hands_on))
     size = " x ".join(map(str, picture.shape))
     try:
         output = network(picture)
@@ -132,14 +163,35 @@ def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
     readers = _readers(output)
     for held in seen.held:
         name = seen.producer[id(held)]
-        if name in feeds_norm and readers.get(held.grad_fn, 0) == 1:
+        if name in feeds_norm and len(readers.get(held.grad_fn, ())) == 1:
             seen.normed.add(name)  # nothing else reads it, so the norm's scale rules the channel
+            norm = feeds_norm[name]
+            if isinstance(norm, nn.InstanceNorm2d) and norm.running_mean is None:
+                seen.centred.add(name)
+    layer_of = {held.grad_fn: seen.producer[id(held)] for held in seen.held}
+    for name, node in seen.handed_on.items():
+        found = _layers_behind(node, readers, layer_of)
+        if found is not None and len(found) == 1 and seen.uses[name] == seen.uses[found[0]] == 1:
+            seen.feeds[name] = found[0]
     return seen
 
 
-def _readers(output: Tensor) -> dict[Any, int]:
-    """How many operations read each operation's result, by autograd node."""
-    counts: dict[Any, int] = {}
+def _layers_behind(node: Any, readers: Mapping[Any, list[Any]], layer_of: Mapping[Any, str]) -> list[str] | None:
+    """The layers that read an operation's result, through pads and ReLUs; None where something else does too."""
+    found: list[str] = []
+    for reader in readers.get(node, ()):
+        further = [layer_of[reader]] if reader in layer_of else None
+        if further is None and type(reader).__name__ in PASSED:
+            further = _layers_behind(reader, readers, layer_of)
+        if further is None:
+            return None
+        found += further
+    return found
+
+
+def _readers(output: Tensor) -> dict[Any, list[Any]]:
+    """The operations that read each operation's result, by autograd node; twice where one reads it twice."""
+    found: dict[Any, list[Any]] = {}
     stack, visited = [output.grad_fn], set()
     while stack:
         node = stack.pop()
@@ -148,9 +200,9 @@ def _readers(output: Tensor) -> dict[Any, int]:
         visited.add(node)
         for following, _ in node.next_functions:
             if following is not None:
-                counts[following] = counts.get(following, 0) + 1
+                found.setdefault(following, []).append(node)
                 stack.append(following)
-    return counts
+    return found
 
 
 def _describe(layers: Mapping[str, SlimLayer], sizes: _Sizes) -> dict[str, Layer]:

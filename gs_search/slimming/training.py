@@ -25,6 +25,7 @@ from gs_search.slimming.distillation import Distillation
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.layers import norms, slim_layers
 from gs_search.slimming.objective import critic_feature_loss, critic_features, generator_loss
+from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.perceptual import PerceptualCache
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.sparsity import Rules, Steering, magnitudes, proximal_step_, threshold_for_target
@@ -262,6 +263,7 @@ def _split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], 
     """Weights (with biases and shifts), prunable scales, ranges of quantizers."""
     scales = [norm.weight for norm in norms(network).values()]
     scales += [layer.gate for layer in slim_layers(network).values() if layer.gate is not None]
-    ranges = [m.change for m in network.modules() if isinstance(m, (ActivationQuantizer, WeightQuantizer))]
+    learned = (ActivationQuantizer, WeightQuantizer, OutputQuantizer)
+    ranges = [m.change for m in network.modules() if isinstance(m, learned)]
     special = {id(p) for p in (*scales, *ranges)}
     return [p for p in network.parameters() if id(p) not in special], scales, ranges

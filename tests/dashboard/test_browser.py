@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,11 @@ import pytest
 from gs_search.dashboard.app import DashboardApp
 from gs_search.dashboard.figures import FIGURES
 from tests.dashboard.filled_run import served
+from tests.serving.chromium import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 UNSEEN = "THE DASHBOARD WAS NOT OPENED IN A BROWSER"
-playwright = pytest.importorskip("playwright.sync_api", reason=f"NO PLAYWRIGHT: {UNSEEN}")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-background-networking", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 LOADED = "[...document.images].filter(image => image.complete && image.naturalWidth > 0).length"
 WIDTH = "document.documentElement.scrollWidth"
 AXES = {
@@ -37,13 +34,8 @@ AXES = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if found is None:
-        pytest.skip(f"NO CHROMIUM: {UNSEEN}; `apt-get install chromium`")
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=found, args=list(FLAGS))
+    with chromium(UNSEEN) as launched:
         yield launched
-        launched.close()
 
 
 @pytest.mark.parametrize("width", [1440, 390])

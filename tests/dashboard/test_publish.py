@@ -19,7 +19,8 @@ from gs_search.dashboard.publish import publish, publish_quietly
 from gs_search.dashboard.stored import PIECE
 from gs_search.runfolder import RunFolder
 from gs_search.search.storage import close_study
-from tests.dashboard.filled_run import ask, opened
+from tests.dashboard.filled_run import opened
+from tests.serving.asking import ask
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import re
 import shlex
 import signal
@@ -18,45 +18,20 @@ import pytest
 
 from gs_search import cli
 from gs_search.dashboard import server
-from gs_search.dashboard.server import Address, serve
+from gs_search.dashboard.server import DashboardAddress, serve
 from gs_search.errors import BadInput
 from gs_search.runfolder import RunFolder
+from gs_search.serving import listening
+from tests.serving.asking import request, visited
 
 
-def visit(folder: RunFolder, look: Callable[[Address], Any], *, number: int = signal.SIGINT, **options: Any) -> Any:
+def visit(folder: RunFolder, look: Callable[[DashboardAddress], Any], **options: Any) -> Any:
     """Serve, look at it from another thread, and end it by a signal, as a terminal does."""
-    found: list[Any] = []
-
-    def visitor(address: Address) -> None:
-        try:
-            found.append(look(address))
-        except BaseException as error:
-            found.append(error)
-        finally:
-            os.kill(os.getpid(), number)
-
-    before = signal.getsignal(number)
-    serve(
-        folder, announce=lambda address: threading.Thread(target=visitor, args=(address,)).start(),
-        **{"port": 0} | options,
-    )  # fmt: skip
-    assert signal.getsignal(number) is before
-    if isinstance(found[0], BaseException):
-        raise found[0]
-    return found[0]
-
-
-def request(address: Address, method: str, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = HTTPConnection("127.0.0.1", address.port, timeout=60)
-    connection.request(method, path, headers=headers)
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer.status, body
+    return visited(functools.partial(serve, folder), look, **options)
 
 
 def test_over_http(original: RunFolder) -> None:
-    def look(address: Address) -> Address:
+    def look(address: DashboardAddress) -> DashboardAddress:
         assert address.url == f"http://127.0.0.1:{address.port}/" and address.token is None
         status, body = request(address, "GET", "/api/studies/1")
         assert status == 200 and len(json.loads(body)["trials"]) == 24
@@ -74,14 +49,14 @@ def test_over_http(original: RunFolder) -> None:
 def test_ends_on_sigterm_with_a_request_under_way(original: RunFolder) -> None:
     """One that says nothing keeps nobody from leaving."""
 
-    def look(address: Address) -> socket.socket:
+    def look(address: DashboardAddress) -> socket.socket:
         return socket.create_connection(("127.0.0.1", address.port))
 
     visit(original, look, number=signal.SIGTERM).close()
 
 
 def test_from_other_machines_with_a_token(original: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
-    def look(address: Address) -> None:
+    def look(address: DashboardAddress) -> None:
         assert (
             address.token is not None and len(address.token) >= 32 and address.url.endswith(f"?token={address.token}")
         )
@@ -106,8 +81,8 @@ def test_a_port_that_is_taken(original: RunFolder, monkeypatch: pytest.MonkeyPat
             serve(original, port=port)
         monkeypatch.setattr(server, "DEFAULT_PORT", port)
         found = visit(original, lambda address: address.port, port=None)
-        assert port < found <= port + server.TRIED
-        monkeypatch.setattr(server, "TRIED", 1)
+        assert port < found <= port + listening.TRIED
+        monkeypatch.setattr(listening, "TRIED", 1)
         with pytest.raises(BadInput, match="are all taken"):
             serve(original)
 
@@ -149,9 +124,13 @@ def test_the_command_of_the_readme(
 
 def test_the_verb(original: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*arguments: str) -> tuple[str, str]:
-        def fake(folder: RunFolder, *, announce: Callable[[Address], None], **options: Any) -> None:
+        def fake(folder: RunFolder, *, announce: Callable[[DashboardAddress], None], **options: Any) -> None:
             given.append(options)
-            announce(Address(url="http://h:1/?token=t", host="h", port=1, token="t", allow_edit=options["allow_edit"]))
+            announce(
+                DashboardAddress(
+                    url="http://h:1/?token=t", host="h", port=1, token="t", allow_edit=options["allow_edit"]
+                )
+            )
 
         monkeypatch.setattr(server, "serve", fake)
         assert cli.main(["dashboard", str(original.path), *arguments]) == 0

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.networks import AnimeGenerator, CartoonGenerator, ResnetGenerator, UnetGenerator
+from gs_search.settings import SlimmingSettings
+from gs_search.slimming import Teacher
 from gs_search.slimming.layers import norms, slim_layers, slimmable
+from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer, activation_range, best_weight_range
+from gs_search.slimming.repair import attach_quantizers
 
 PX = 32
 
@@ -80,4 +84,18 @@ def rounded_student(name: str, *, weight_bits: int = 8, activation_bits: int = 8
             x = inputs[layer_name]
             signed = bool(x.min() < 0)
             layer.input_quantizer = ActivationQuantizer(bits, activation_range(x, bits, signed=signed), signed=signed)
+    return student.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def deployed_student(name: str, *, weight_bits: int = 8, activation_bits: int = 8) -> nn.Module:
+    """The same with outputs on a device's grids too, whose steps and codes of zero training has moved."""
+    teacher = Teacher(plain_student(name), PX)
+    student, _ = teacher.student("raw")
+    settings = SlimmingSettings(weight_bits=weight_bits, activation_bits=activation_bits, quantize="deploy")
+    attach_quantizers(teacher.graph, student, settings, pictures(4))
+    generator = torch.Generator().manual_seed(4)
+    for module in student.modules():
+        if isinstance(module, OutputQuantizer):
+            module.change.uniform_(-0.02, 0.02, generator=generator)
     return student.eval().requires_grad_(False)

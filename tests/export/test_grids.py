@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gs_search.export.grids import InputGrid, OutputGrid, calibrate_outputs, on_grids, tap_of
-from gs_search.slimming.layers import slim_layers
+from gs_search.export.grids import InputGrid, calibrate_outputs, on_grids
+from gs_search.slimming.layers import output_module, slim_layers
+from gs_search.slimming.outputs import OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer
 from tests.export.students import pictures, rounded_student
 
@@ -59,7 +60,9 @@ def test_calibration_finds_less_error_than_the_whole_range() -> None:
     names = list(slim_layers(student))
     outputs: dict[str, torch.Tensor] = {}
     for name in names:
-        tap_of(student, name).register_forward_hook(lambda m, i, y, name=name: outputs.__setitem__(name, y.clone()))
+        output_module(student, name).register_forward_hook(
+            lambda m, i, y, name=name: outputs.__setitem__(name, y.clone())
+        )
     grids = calibrate_outputs(student, x, names, centred=["down.0"])
     student(x)
     for name in names:
@@ -71,13 +74,18 @@ def test_calibration_finds_less_error_than_the_whole_range() -> None:
         assert name == "down.0" or ((grid.zero >= 0) & (grid.zero <= 255)).all()
 
 
-def test_a_trained_quantizer_of_outputs_stays() -> None:
+def test_a_trained_grid_of_outputs_stays() -> None:
     student = rounded_student("cyclegan")
     layer = slim_layers(student)["down.0"]
-    layer.output_quantizer = ActivationQuantizer(8, torch.tensor(3.0), signed=True)
+    trained = OutputGrid(torch.rand(layer.num_outputs) + 0.1, torch.arange(layer.num_outputs) * 300.0)
+    layer.output_quantizer = OutputQuantizer(trained, centred=True)
+    with torch.no_grad():
+        layer.output_quantizer.change[0] = 0.25
     grids = calibrate_outputs(student, pictures(), ["down.0", "down.3"], centred=[])
-    assert grids["down.0"].zero.unique().tolist() == [128.0]
-    assert grids["down.0"].step.unique().tolist() == [float(layer.output_quantizer.step.detach())]
-    with on_grids(student, grids) as on:
-        rounded = on(pictures())
-    assert not torch.equal(rounded, student(pictures()))
+    assert torch.equal(grids["down.0"].step, trained.step * 1.25) and torch.equal(grids["down.0"].zero, trained.zero)
+    with torch.no_grad():
+        wanted = student(pictures())
+        layer.output_quantizer = None
+        with on_grids(student, {"down.0": grids["down.0"]}) as on:
+            assert torch.equal(on(pictures()), wanted)
+        assert not torch.equal(student(pictures()), wanted)

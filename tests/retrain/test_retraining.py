@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import struct
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,53 @@ def test_one_that_is_stopped_goes_on_in_the_same_bits(
     clocks = {"seconds", "started", "latency_ms", "peak_memory_mb", "schedule"}
     assert {k: v for k, v in again.items() if k not in clocks} == {k: v for k, v in record.items() if k not in clocks}
     assert again["seconds"] > 0 and "goes on after step 6" in (prepared.retrained(0) / "log.txt").read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="copies of this process, which has all of the groundwork loaded")
+def test_one_that_is_killed_three_times_goes_on_in_the_same_bits(
+    finished: tuple[RunFolder, dict[str, Any], list[str]], prepared: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL at random moments. test_killed.py does it to whole processes, with nothing replaced."""
+    monkeypatch.setattr("gs_search.retrain.journal.HEARTBEAT_S", 0.0)
+    chance = random.Random()
+    seed = chance.randrange(10**6)
+    chance.seed(seed)
+    print("seed", seed)  # pytest shows it where the test fails
+    for moment in sorted(chance.sample(range(1, 8), 3)):
+        reader, writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; none of them is at work
+            child = os.fork()
+        if not child:
+            _train_until_killed(prepared, moment, writer)
+        os.close(writer)
+        told = os.read(reader, 1)
+        time.sleep(0.05 * chance.random())
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        os.close(reader)
+        assert told == b"." and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert not (prepared.retrained(0) / "result.json").exists()
+    again = train(prepared)
+    same_files(finished[0], prepared)
+    assert again["test"] == finished[1]["test"] and again["looks"] == finished[1]["looks"]
+    assert "goes on after step" in (prepared.retrained(0) / "log.txt").read_text()
+    assert not list(prepared.retrained(0).glob(".*"))
+
+
+def _train_until_killed(folder: RunFolder, moment: int, told: int) -> None:
+    """In a copy of the process: say when ``moment`` is reached; whoever listens kills before the last step ends."""
+
+    def listen(content: Mapping[str, Any]) -> None:
+        if content["step"] == moment:
+            os.write(told, b".")
+        if content["step"] == content["steps"]:
+            signal.pause()
+
+    try:
+        train(folder, on_progress=listen)
+    finally:
+        os._exit(1)
 
 
 MOMENTS = ["look", "checkpoint", "result", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cut", "finish"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gs_search.config import StudyConfig, load_study
-from gs_search.errors import BadInput
+from gs_search.errors import BadInput, ConfigError
 from gs_search.retrain.schedule import AUTO_FACTOR, Asked, Schedule, plan, seed_of
 from tests.conftest import STUDY
 
@@ -63,10 +63,38 @@ def test_processes_take_parts_of_a_step(write_study: Write) -> None:
             plan(Asked(batch_size=batch_size, workers=workers), {}, config, 16)
 
 
+def test_the_study_may_replace_how_it_is_trained(write_study: Write) -> None:
+    config = study(write_study, "{settings: {adversarial_weight: 0, learning_rate: 3e-4}}")
+    schedule = plan(Asked(steps=5), {"distill_weight": 20, "learning_rate": 0.1}, config, 16)
+    settings = schedule.settings({"distill_weight": 20, "learning_rate": 0.1}, config)
+    assert (settings.adversarial_weight, settings.learning_rate) == (0, 3e-4)
+    assert (settings.distill_weight, settings.steps) == (20, 5)
+    assert schedule != plan(Asked(steps=5), {}, study(write_study), 16)
+    assert Schedule.from_json(schedule.to_json()) == schedule
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{target_gflops_ratio: 0.1}", "target_gflops_ratio cannot be replaced"),
+        ("{weight_bits: 8}", "weight_bits cannot be replaced"),
+        ("{steps: 8}", "steps cannot be replaced"),
+        ("{adversarial_weight: -1}", "adversarial_weight must lie between 0 and 10000, not -1"),
+        ("[learning_rate]", "must map settings to values"),
+    ],
+)
+def test_what_the_student_is_cannot_be_replaced(write_study: Write, written: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        study(write_study, f"{{settings: {written}}}")
+    assert message in str(caught.value) and "retrain.settings" in str(caught.value)
+
+
 def test_a_schedule_survives_its_file(write_study: Write) -> None:
     schedule = plan(Asked(workers=2), {}, study(write_study), 16)
     again = Schedule.from_json({**schedule.to_json(), "epochs": 3.0})
     assert again == schedule and again.workers == 2 and again.at_once == schedule.at_once
+    earlier = {name: value for name, value in schedule.to_json().items() if name != "replaced"}
+    assert Schedule.from_json(earlier) == schedule
     with pytest.raises(KeyError):
         Schedule.from_json({"steps": 3})
 

@@ -27,7 +27,8 @@ def finish(folder: RunFolder, number: int, fid: float, *, test: float | None = N
     kept = None if test is None else {"fid": test, **figures, "short": {"fid": test + 2.0, **figures}}
     if kept is not None:
         kept |= {"teacher": {"fid": 60.0, "kid": 0.0}, "input": {"fid": 180.0, **figures}}
-    schedule = {"steps": steps, "sparse": 0, "batch_size": 4, "looks": [steps], "workers": 1, "at_once": 4}
+    schedule = {"steps": steps, "sparse": 0, "batch_size": 4, "looks": [steps], "workers": 1}
+    schedule |= {"at_once": 4, "replaced": {}}
     full = {**trial, "objectives": {**trial["objectives"], "fid": fid}, "split": "val", "test": kept}
     full |= {
         "schedule": schedule,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 
 from gs_search.config import load_study
@@ -22,6 +23,7 @@ def main(study: str, out: str, trial: str, prepare: str, patience_s: str) -> int
             RunFolder(out),
             trial_function=f"stand_ins:{trial}",
             prepare_function=f"stand_ins:{prepare}",
+            address=os.environ.get("RAY_ADDRESS"),
         )
     except GsSearchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from engine_studies import state_counts
 
 from benchmarks.kills_processes import below, trial_workers, wait_until_gone
 from gs_search.config import load_study
+from gs_search.database_url import database_url
 from gs_search.runfolder import RunFolder
 from gs_search.search.database import open_database
 
@@ -153,7 +154,7 @@ def check(study: Path, out: Path, total: int) -> list[tuple[str, str]]:
         key and state of each trial that counts, in the order in which they were proposed.
     """
     folder, config = RunFolder(out), load_study(study)
-    database = open_database(folder, config)
+    database = open_database(folder, config, url=database_url(config))
     states = state_counts(database)
     assert states.keys() <= {"COMPLETE", "PRUNED", "FAIL"}, states
     results = {record["number"]: record for record in folder.results()}

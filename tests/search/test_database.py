@@ -16,8 +16,9 @@ from engine_studies import SMALL, MakeStudy, complete, record_of, state_counts
 from optuna.trial import TrialState
 from stand_ins import objectives
 
-from gs_search.errors import BadInput
+from gs_search.errors import BadInput, GsSearchError
 from gs_search.runfolder import RunFolder
+from gs_search.search import storage
 from gs_search.search.database import MAX_DEATHS, open_database
 from gs_search.search.endings import Asked
 from gs_search.search.storage import NoStudyYet
@@ -34,6 +35,78 @@ def test_a_complete_trial_is_recorded_with_its_figures(make_study: MakeStudy) ->
     assert trial.values == list(objectives(asked.point, asked.seed).values())
     assert trial.user_attrs == {"key": asked.key, "seed": asked.seed, "seconds": 2.0}
     assert database.study.metric_names == ["fid", "gflops", "size_mb"]
+
+
+def test_a_database_that_is_shared_keeps_run_folders_apart(make_study: MakeStudy, tmp_path: Path) -> None:
+    config, folder = make_study()
+    other = RunFolder(tmp_path / "other")
+    other.create(config)
+    url = f"sqlite:///{tmp_path}/team.db"
+    with pytest.raises(NoStudyYet):
+        open_database(folder, config, url=url, read_only=True)
+    complete(database := open_database(folder, config, url=url), database.ask())
+    for read_only in (False, True):
+        with pytest.raises(BadInput, match=f"another study 'engine', of {folder.path}"):
+            open_database(other, config, url=url, read_only=read_only)
+    folder.path.rename(tmp_path / "moved")
+    assert open_database(RunFolder(tmp_path / "moved"), config, url=url).counted() == 1, "the folder may be moved"
+    renamed = config.model_copy(update={"study": "second"})
+    assert open_database(other, renamed, url=url).counted() == 0
+
+
+def test_a_database_that_is_away_for_a_moment_is_read_again(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = make_study()
+    database = open_database(folder, config)
+    complete(database, database.ask())
+    clock, said, read = [0.0], list[str](), database.study.get_trials
+    monkeypatch.setattr(storage.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    database.note = said.append
+
+    def away(**options: Any) -> Any:
+        if clock[0] < 30:
+            raise optuna.exceptions.StorageInternalError("gone")
+        return read(**options)
+
+    monkeypatch.setattr(database.study, "get_trials", away)
+    assert database.counted() == 1
+    assert [line.partition(";")[0] for line in said] == [
+        "the study database cannot be reached",
+        f"the study database is back after {clock[0]:.0f} s",
+    ]
+    monkeypatch.setattr(storage, "PATIENCE_S", 20.0)
+    clock[0] = 0.0
+    with pytest.raises(GsSearchError, match="could not be reached for 20 s"):
+        database.running()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('connection failed: FATAL:  password authentication failed for user "boss"', "the server refuses the login"),
+        ('FATAL:  database "gs" does not exist', "the server has no such database"),
+        ("connection to server at 10.0.0.1 failed: Connection refused", "the server cannot be reached"),
+        ("FATAL:  sorry, too many clients already", "the server has no connection left"),
+        ("FATAL:  the database system is shutting down", "the server is starting or stopping"),
+        ("something at boss:sEcReT@h", "OperationalError"),
+    ],
+)
+def test_why_a_server_refuses_is_said_without_where_it_is(said: str, told: str) -> None:
+    error = sqlalchemy.exc.OperationalError("SELECT 1", {}, RuntimeError(said))
+    wrapped = optuna.exceptions.StorageInternalError("x")
+    wrapped.__cause__ = error
+    assert storage._reason(error) == told
+    assert storage._reason(wrapped) in (told, "StorageInternalError")
+
+
+def test_a_connection_to_a_server_is_tried_before_it_is_used() -> None:
+    options = storage._server_options("postgresql+psycopg://me@h/db?connect_timeout=3")
+    assert options["pool_pre_ping"] and "connect_timeout" not in options["connect_args"]
+    assert options["connect_args"]["keepalives_idle"] == 30
+    assert storage._server_options("mysql+pymysql://me@h/db")["connect_args"] == {"connect_timeout": 10}
+    assert storage._server_options("sqlite:///x.db") == {}
 
 
 def test_telling_twice_changes_nothing(make_study: MakeStudy) -> None:

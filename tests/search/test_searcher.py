@@ -18,7 +18,7 @@ from gs_search.errors import GsSearchError
 from gs_search.runfolder import RunFolder
 from gs_search.search import storage
 from gs_search.search.database import StudyDatabase, open_database
-from gs_search.search.searcher import FAILURES_IN_A_ROW, SearchStopped, StudyCallback, StudySearcher
+from gs_search.search.searcher import FAILURES_IN_A_ROW, MACHINES, SearchStopped, StudyCallback, StudySearcher
 
 
 def searcher_of(database: StudyDatabase, total: int = 6, **options: Any) -> StudySearcher:
@@ -202,6 +202,26 @@ def test_a_trial_whose_process_died_is_repeated_once_whoever_is_next(make_study:
     assert not searcher.process_died("c", "killed", "no reason given")
     assert searcher.suggest("d") == Searcher.FINISHED
     assert [t.state.name for t in searcher.database.trials()] == ["FAIL", "COMPLETE"]
+
+
+def test_processes_that_went_down_with_their_machines_are_not_held_against_a_trial(make_study: MakeStudy) -> None:
+    config, folder = make_study()
+    gone = {f"10.0.0.{index}" for index in range(100)}
+    searcher = searcher_of(open_database(folder, config), total=2, is_gone=gone.__contains__)
+    searcher.suggest("0")
+    for index in range(MACHINES):
+        assert searcher.process_died(str(index), "killed", "Socket closed", address=f"10.0.0.{index}")
+        assert isinstance(searcher.suggest(str(index + 1)), dict)
+    assert not searcher.process_died(str(MACHINES), "killed", "Socket closed", address="10.0.0.99"), (
+        "as if it killed them"
+    )
+
+    searcher.suggest("a")
+    for index, (address, again) in enumerate([("10.0.0.1", True), ("10.1.0.1", True), ("10.1.0.2", False)]):
+        assert searcher.process_died("abc"[index], "killed", "Socket closed", address=address) is again
+        if again:
+            searcher.suggest("abc"[index + 1])
+    assert state_counts(searcher.database) == {"FAIL": 2}
 
 
 def test_a_process_that_ended_itself_for_its_time_is_not_begun_again(make_study: MakeStudy) -> None:

@@ -134,7 +134,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **OWN,
 }
 BITS = SlimmingSettings(
-    weight_bits=dict.fromkeys(GROUPS, 4), activation_bits=dict.fromkeys(GROUPS, 4), quantize_outputs=True
+    weight_bits=dict.fromkeys(GROUPS, 4), activation_bits=dict.fromkeys(GROUPS, 4), quantize="deploy"
 )
 
 

@@ -42,7 +42,7 @@ EVERYTHING: dict[str, Any] = {
     "style_weight": 1.0,
     "critic_feature_weight": 1.0,
     "discriminator_real": "target",
-    "quantize_outputs": True,
+    "quantize": "deploy",
 }
 CASES = {
     "at once": SHORT,

@@ -10,6 +10,7 @@ from torch import nn
 from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import Teacher
 from gs_search.slimming.layers import slim_layers
+from gs_search.slimming.outputs import output_grid
 from gs_search.slimming.quantize import (
     ACTIVATION_CLIPS,
     WEIGHT_CLIPS,
@@ -96,7 +97,7 @@ def test_the_setting_chooses_the_calibration(method: str) -> None:
     network, _ = teacher.student("raw")
     pictures = torch.rand(2, 3, 32, 32) * 2 - 1
     bits = dict.fromkeys(GROUPS, 5)
-    settings = SlimmingSettings(weight_bits=32, activation_bits=bits, calibration=method, quantize_outputs=True)
+    settings = SlimmingSettings(weight_bits=32, activation_bits=bits, calibration=method, quantize="deploy")
     attach_quantizers(teacher.graph, network, settings, pictures)
     layers = slim_layers(network)
     stem, squeeze = layers["stem"], layers["squeeze"]
@@ -105,10 +106,11 @@ def test_the_setting_chooses_the_calibration(method: str) -> None:
     torch.testing.assert_close(stem.input_quantizer.step.detach(), expected)
     with torch.no_grad():
         output = nn.functional.conv2d(stem.input_quantizer(pictures), stem.weight, stem.bias, padding=1)
-    assert stem.output_quantizer.bits == 8 and stem.output_quantizer.signed
-    expected = activation_range(output, 8, signed=True, method=method) / 127
-    torch.testing.assert_close(stem.output_quantizer.step.detach(), expected)
-    assert squeeze.input_quantizer.base.dim() == 0 and all(layer.output_quantizer for layer in layers.values())
+    expected = output_grid(output, centred=True, method=method)
+    assert torch.equal(stem.output_quantizer.step.detach(), expected.step)
+    assert torch.equal(stem.output_quantizer.zero.detach(), expected.zero)
+    assert squeeze.input_quantizer.base.dim() == 0
+    assert [name for name, layer in layers.items() if not layer.output_quantizer] == ["squeeze", "excite"]  # linear
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8])

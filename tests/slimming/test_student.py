@@ -21,7 +21,7 @@ from gs_search.networks import Architecture, build
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming import Teacher, load_student, record_targets, save_student, slim
 from gs_search.slimming.extract import extract
-from gs_search.slimming.layers import SlimGroupNorm, slim_layers
+from gs_search.slimming.layers import SlimGroupNorm, output_module, slim_layers
 from gs_search.slimming.repair import attach_quantizers
 from gs_search.slimming.sparsity import mask_
 from gs_search.slimming.student import pack_codes, unpack_codes
@@ -90,12 +90,16 @@ def assert_same(loaded: torch.nn.Module, student: torch.nn.Module) -> None:
     for name, layer in slim_layers(student).items():
         other = slim_layers(loaded)[name]
         assert other.weight.shape == layer.weight.shape and other.num_groups == layer.num_groups
-        for kind in ("input", "weight", "output"):
+        for kind in ("input", "weight"):
             mine, others = getattr(layer, f"{kind}_quantizer"), getattr(other, f"{kind}_quantizer")
             assert (mine is None) == (others is None)
             if mine is not None:
                 assert (mine.bits, mine.low, mine.high) == (others.bits, others.low, others.high)
                 assert torch.equal(mine.step, others.step)
+        mine, others = (output_module(network, name).output_quantizer for network in (student, loaded))
+        assert (mine is None) == (others is None)
+        if mine is not None:
+            assert torch.equal(mine.step, others.step) and torch.equal(mine.zero, others.zero)
 
 
 @pytest.mark.parametrize("settings", [BITS, SlimmingSettings(weight_bits=32, activation_bits=32)], ids=["4", "float"])
