@@ -291,7 +291,7 @@ def test_a_failure_leaves_the_old_report(small: RunFolder, monkeypatch: pytest.M
 
 def test_text_colours_can_be_read() -> None:
     """WCAG AA: 4.5 to 1 for text on cards, in both themes."""
-    style = (Path(__file__).parents[1] / "gs_search" / "report" / "web" / "report.css").read_text(encoding="utf-8")
+    style = (Path(__file__).parents[1] / "gs_search" / "report" / "web" / "palette.css").read_text(encoding="utf-8")
 
     def luminance(colour: str) -> float:
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]

@@ -119,6 +119,7 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
         BadInput: the database cannot be reached, or the study is of another kind.
     """
     directions = [optuna.study.StudyDirection.MINIMIZE] * len(OBJECTIVES)
+    backend: Any = None
     with quiet():
         try:
             url, options = _engine(where)
@@ -132,8 +133,11 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
                     study_name=name, storage=storage, directions=directions, load_if_exists=True
                 )
         except KeyError:
+            backend.engine.dispose()
             raise NoStudyYet(f"the database holds no study {name!r}") from None
         except Exception as error:
+            if backend is not None:
+                backend.engine.dispose()
             if read_only and isinstance(where, str) and _is_empty(where):
                 raise NoStudyYet("the database is empty yet") from None
             # SQLAlchemy quotes the URL, password and all, in some of its messages.

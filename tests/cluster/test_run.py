@@ -126,6 +126,9 @@ def test_over_ray_client_the_password_stays_here(cluster: RayCluster, postgres: 
     assert json.loads(status.stdout)["finished"] == 2, status.stderr
     status = gs_search(cluster, "status", str(cluster.shared / "second"), "--debug")
     assert status.returncode == 2 and "refuses the login" in status.stderr, status.stderr
+    wrong = url.replace(postgres.password, f"{postgres.password}x")
+    status = gs_search(cluster, "status", str(cluster.shared / "second"), "--debug", GS_SEARCH_STORAGE=wrong)
+    assert "Traceback" in status.stderr and postgres.password not in status.stderr
     holder = written_with(postgres.password, cluster.root)
     assert holder == [], "neither Ray's folders nor ours"
 
