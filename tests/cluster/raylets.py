@@ -80,7 +80,7 @@ class RayCluster:
         source = HERE.parents[1] / "gs_search"
         shutil.copytree(source, self.code / "gs_search", ignore=shutil.ignore_patterns("__pycache__"))
         self.isolated = namespaces_allowed()
-        self.port, self.client_port = free_port(), free_port()
+        self.port, self.client_port, self.jobs_port, agent_port = (free_port() for _ in range(4))
         self.nodes: list[Node] = []
         self._last = 10
         self.shell(*commands("test: cluster token"))
@@ -90,7 +90,8 @@ class RayCluster:
         # The rest of 127.0.0.0/8 is loopback too: every node has an address of its own, and none is reached from afar.
         self.head = self._start(
             head.replace("6379", str(self.port)), f"--ray-client-server-port={self.client_port}",
-            "--include-dashboard=false", f"--temp-dir={root / 'head'}", alone=False,
+            f"--dashboard-port={self.jobs_port}", f"--dashboard-agent-listen-port={agent_port}",
+            f"--temp-dir={root / 'head'}", alone=False,
         )  # fmt: skip
         self.address = f"{self.head.address}:{self.port}"
         self.client_address = f"ray://{self.head.address}:{self.client_port}"
