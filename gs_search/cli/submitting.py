@@ -61,7 +61,5 @@ def submit(
     if options.as_json:
         print_json({"ok": ended == "SUCCEEDED", **told, "status": ended})
     if ended != "SUCCEEDED":
-        raise GsSearchError(
-            f"job {submission.job} ended as {ended}; `ray job logs {submission.job} {where}` has its log"
-        )
+        raise GsSearchError(f"job {submission.job} ended as {ended}; its log: ray job logs {submission.job} {where}")
     click.echo(f"{submission.job}: done; gs-search status {out}", err=True)

@@ -29,6 +29,9 @@ __all__ = ["Submission", "entrypoint", "follow", "stage", "submit"]
 STUDY, SPACE = "study.yaml", "search_space.yaml"
 """What travels, by the names that it has in the job's working folder."""
 
+LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+"""Loggers of Ray that tell of every file that is uploaded."""
+
 PORT = 8265
 """Where a head listens for jobs, unless it was started otherwise."""
 
@@ -127,8 +130,8 @@ def _client(address: str | None) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise BadInput(f"submit needs what Ray's jobs need ({error}): pip install 'gs-search[cluster]'") from None
-    for name in ("ray", "ray.job_submission"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what is uploaded is no news
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if address and "://" not in address:
         address = f"http://{address}" if re.search(r":\d+$", address) else f"http://{address}:{PORT}"
     try:

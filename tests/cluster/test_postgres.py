@@ -78,6 +78,7 @@ def test_the_dashboard_reads_and_the_server_itself_refuses_changes(postgres: Pos
     with pytest.raises(StorageInternalError):
         source.study().set_user_attr("mine", 1)
     source.close()
+    close_study(database.study)
 
 
 def test_two_studies_share_a_database(postgres: Postgres, tmp_path: Path) -> None:
@@ -93,6 +94,7 @@ def test_two_studies_share_a_database(postgres: Postgres, tmp_path: Path) -> Non
     for database in opened:
         assert state_counts(database) == {"COMPLETE": 2}
         assert [trial.number for trial in database.trials()] == [0, 1]
+        close_study(database.study)
 
 
 @pytest.mark.parametrize("first", [1, 12, 23])
@@ -130,6 +132,7 @@ def test_connections_may_be_cut_at_any_statement(
         cuts += 1
         assert searcher.error is None, number
         assert state_counts(searcher.database) == {"COMPLETE": 4}, number
+        close_study(searcher.database.study)
         short_search.assert_whole_after_the_next_run(config, folder)
         close_study(searcher.database.study)
     administrator.dispose()

@@ -22,6 +22,7 @@ from gs_search.config import load_study
 from gs_search.database_url import database_url
 from gs_search.runfolder import RunFolder
 from gs_search.search.database import open_database
+from gs_search.search.storage import close_study
 from tests.cluster.postgres import Postgres
 from tests.cluster.raylets import RayCluster
 from tests.conftest import SPACE as REAL_SPACE
@@ -256,4 +257,5 @@ def test_real_trials_survive_all_of_it(cluster: RayCluster, postgres: Postgres) 
         states = [trial.state.name for trial in database.trials()]
         assert database.counted() == CENTRAL and states.count("COMPLETE") == CENTRAL
         assert set(states) <= {"COMPLETE", "FAIL"}, "nothing runs, nothing waits"
+        close_study(database.study)
     assert written_with(postgres.password, cluster.root) == []

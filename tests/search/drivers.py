@@ -22,6 +22,7 @@ from gs_search.config import load_study
 from gs_search.database_url import database_url
 from gs_search.runfolder import RunFolder
 from gs_search.search.database import open_database
+from gs_search.search.storage import close_study
 
 __all__ = ["AGENTS_S", "Driver", "StartDriver", "check", "drive_fixture", "left_alive", "marks", "scratch_fixture"]
 
@@ -179,4 +180,5 @@ def check(study: Path, out: Path, total: int) -> list[tuple[str, str]]:
     ends = Counter(key for what, _, key, _, _ in marks(out) if what == "end")
     complete = {key for key, state in counted if state == "COMPLETE"}
     assert set(ends) <= complete and not set(ends.values()) - {1}, "each ended once"
+    close_study(database.study)
     return counted

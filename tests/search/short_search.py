@@ -15,6 +15,7 @@ from gs_search.config import StudyConfig
 from gs_search.runfolder import RunFolder
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.searcher import StudySearcher
+from gs_search.search.storage import close_study
 
 
 def searcher_of(database: StudyDatabase, total: int = 4) -> StudySearcher:
@@ -61,6 +62,7 @@ def assert_whole_after_the_next_run(config: StudyConfig, folder: RunFolder) -> N
     assert searcher.error is None
     states = state_counts(database)
     assert states["COMPLETE"] == 4 and states.keys() <= {"COMPLETE", "FAIL"}
+    close_study(database.study)
 
 
 @contextmanager
