@@ -186,12 +186,17 @@ def watch(
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     try:
-        with _ended_by_sigterm(), _screen(console, as_json=as_json) as (show, note):
+        with _ended_by_signals() as ended, _screen(console, as_json=as_json) as (show, note):
+
+            def pause() -> None:
+                ended()
+                sleep(every)
+
             while not RunFolder(path).resolved_yaml.is_file():
                 _may_become_a_run_folder(path)
                 note(f"{path}: waiting for a run to begin; Ctrl-C ends the waiting")
-                sleep(every)
-            _follow(RunFolder.find(path), show, lambda: sleep(every))
+                pause()
+            _follow(RunFolder.find(path), show, pause)
     except KeyboardInterrupt:
         pass
 
@@ -283,17 +288,28 @@ class _Blocks:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Leave a terminal as it was, cursor and all, where a process manager ends the watching."""
+def _ended_by_signals() -> Iterator[Callable[[], None]]:
+    """Leave a terminal as it was, cursor and all, at Ctrl-C or where a process manager ends the watching.
+
+    Yields what raises a signal's exception once more: one that is raised where nobody passes it on, as while an object
+    of the database's driver is deleted, would be lost.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
+    came: list[int] = []
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        came.append(number)
+        again()
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def again() -> None:
+        if came:
+            raise KeyboardInterrupt if came[0] == signal.SIGINT else SystemExit(128 + came[0])
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield again
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,9 +7,11 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +246,18 @@ def test_a_terminal_is_refreshed_and_left_as_it_was(make: Callable[[], RunFolder
     hide, show = b"\x1b[?25l", b"\x1b[?25h"
     assert output.count(hide) == output.count(show) == 1 and output.rfind(show) > output.rfind(b"engine")
     assert b"Traceback" not in output
+
+
+def test_an_interrupt_that_nobody_passed_on_is_raised_again(make: Callable[[], RunFolder]) -> None:
+    folder, slept = make(), []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) == 1
+        with suppress(BaseException):  # as an object's end, or a callback of a library, would
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with folder.lock():
+        watch(folder.path, sleep=sleep)
+    assert slept and signal.getsignal(signal.SIGINT) is before

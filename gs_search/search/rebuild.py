@@ -21,7 +21,7 @@ import optuna
 from optuna.samplers import BaseGASampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from gs_search.database_url import VARIABLE, database_url
+from gs_search.database_url import VARIABLE
 from gs_search.errors import BadInput
 from gs_search.search.backup import COMPANIONS, finished_in, remove_file
 from gs_search.search.database import StudyDatabase
@@ -73,7 +73,7 @@ def rebuild_database(folder: RunFolder, *, force: bool = False) -> Rebuilt:
         BadInput: there is no result to take, the database needs no rebuilding, or it is none of this folder.
     """
     config = folder.config()
-    if database_url(config) is not None:
+    if os.environ.get(VARIABLE) or config.storage:
         named = f"{VARIABLE} names" if os.environ.get(VARIABLE) else "storage of the study names"
         raise BadInput(f"{named} another database than study.db; unset it to rebuild study.db")
     with folder.lock():
