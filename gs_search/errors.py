@@ -16,7 +16,11 @@ __all__ = [
     "StudyBusy",
     "TrialFailed",
     "UnsupportedNetwork",
+    "one_line",
 ]
+
+LONGEST = 500
+"""Characters of another library's message that are passed on."""
 
 
 class GsSearchError(Exception):
@@ -77,3 +81,11 @@ class TrialFailed(GsSearchError):
 
     def __reduce__(self) -> tuple[type[TrialFailed], tuple[str, str]]:
         return type(self), (self.cause, str(self))
+
+
+def one_line(error: BaseException) -> str:
+    """Say what an error of another library is; of one that brings its traceback along, as Tune's do, the last line."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        return [line for line in text.splitlines() if line.strip()][-1].strip()[:LONGEST]
+    return f"{type(error).__name__}: {' '.join(text.split())[:LONGEST]}"

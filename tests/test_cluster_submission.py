@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from gs_search.cli import main
-from gs_search.cluster.submission import entrypoint, stage, submit
+from gs_search.cluster.submission import Submission, entrypoint, stage, submit
 from gs_search.config import StudyConfig, load_study
 from gs_search.errors import BadInput, ConfigError
 
@@ -58,3 +59,15 @@ def test_where_nothing_answers_one_line_says_so(capsys: pytest.CaptureFixture[st
     assert main(line) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: http://127.0.0.1:9: the cluster takes no job") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("ended", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1)])
+def test_one_document_says_how_a_job_ended(
+    ended: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Submission(job="raysubmit_1", address="http://head:8265", run_folder="/shared/run")
+    monkeypatch.setattr("gs_search.cluster.submit", lambda *_, **__: job)
+    monkeypatch.setattr("gs_search.cluster.follow", lambda *_: ended)
+    assert main(["submit", str(STUDIES / "quickstart.yaml"), "--out", "/shared/run", "--json"]) == code
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is (code == 0) and "raysubmit_1" in json.dumps(told)

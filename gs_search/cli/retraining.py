@@ -73,12 +73,12 @@ def retrain(
 
 
 def _one(folder: RunFolder, trial: dict[str, Any], asked: Any, display: Display, force: bool) -> dict[str, Any]:
+    from gs_search.interruption import interruption
     from gs_search.retrain.retraining import Interrupted
     from gs_search.retrain.retraining import retrain as train
-    from gs_search.retrain.stopping import stop_request
 
     display.note(f"trial {trial['number']}; results in {folder.retrained(trial['number'])}")
-    with stop_request(display.note) as stop:
+    with interruption(display.note, "stopping after this step") as stop:
         try:
             return train(folder, trial, asked, stop=stop, note=display.note, on_progress=display.progress, force=force)
         except Interrupted as stopped:

@@ -58,8 +58,8 @@ def submit(
             click.echo(submission.job)
         return
     ended = follow(submission, lambda text: click.echo(text, nl=False, err=True))
-    if options.as_json:
-        print_json({"ok": ended == "SUCCEEDED", **told, "status": ended})
     if ended != "SUCCEEDED":
         raise GsSearchError(f"job {submission.job} ended as {ended}; its log: ray job logs {submission.job} {where}")
+    if options.as_json:
+        print_json({"ok": True, **told, "status": ended})
     click.echo(f"{submission.job}: done; gs-search status {out}", err=True)

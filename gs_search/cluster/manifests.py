@@ -6,7 +6,6 @@ Templates beside this module; what they cannot know (image, account, partition, 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import tempfile
@@ -14,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from gs_search import __version__
 from gs_search.cluster.submission import SPACE, STUDY, stage
 from gs_search.config import StudyConfig
 from gs_search.errors import BadInput
+from gs_search.front_files import write_file
+from gs_search.templates import text_templates
 
 __all__ = ["FILES", "render", "write_manifests"]
 
@@ -36,14 +35,7 @@ def render(config: StudyConfig, study: str, space: str) -> dict[str, str]:
     Args:
         study, space: the texts of the study and of its space, as ``submission.stage`` writes them.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gs_search.cluster", "."),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # YAML and shell; what comes from outside passes ``json`` or ``indent``
-    )
+    environment = text_templates("gs_search.cluster")  # what comes from outside passes ``json`` or ``indent``
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)
     known = {**_numbers(config), "study": study, "space": space}
     return {name: environment.get_template(template).render(known) for name, template in FILES.items()}
@@ -64,14 +56,8 @@ def write_manifests(study: Path, out: Path, *, force: bool = False) -> list[Path
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
         raise BadInput(f"{', '.join(there)}: exists; replace it with --force, or take another folder with --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, texts.values(), strict=True):
-            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path)
-    except OSError as error:
-        raise BadInput(f"{error.filename or folder}: cannot be written: {error.strerror or error}") from None
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_file(path, text.encode())
     return paths
 
 
@@ -91,6 +77,4 @@ def _numbers(config: StudyConfig) -> dict[str, Any]:
         "cores": max(1, round(a_node * config.resources.cpu)),
         "memory_gb": max(8, 3 * a_node),
         "custom": dict(config.resources.custom),
-        "trials": config.trials,
-        "workers": workers,
     }

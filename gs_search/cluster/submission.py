@@ -21,7 +21,7 @@ import yaml
 
 import gs_search
 from gs_search.config import StudyConfig, load_study
-from gs_search.errors import BadInput, GsSearchError
+from gs_search.errors import BadInput, GsSearchError, one_line
 from gs_search.yamlfile import read_yaml
 
 __all__ = ["Submission", "entrypoint", "follow", "stage", "submit"]
@@ -120,7 +120,7 @@ def follow(submission: Submission, write: Callable[[str], None]) -> str:
         return str(client.get_job_status(submission.job).value)
     except Exception as error:
         raise GsSearchError(
-            f"job {submission.job}: its cluster does not answer any more ({_line(error)}); it may go on without: "
+            f"job {submission.job}: its cluster does not answer any more ({one_line(error)}); it may go on without: "
             f"ray job status {submission.job} --address {submission.address}"
         ) from error
 
@@ -142,11 +142,6 @@ def _client(address: str | None) -> Any:
 
 def _refused(address: str, error: Exception) -> BadInput:
     return BadInput(
-        f"{address}: the cluster takes no job: {_line(error)}; it needs a head started with `ray start --head` where "
-        "ray[default] is installed, and its token in RAY_AUTH_TOKEN if it asks for one"
+        f"{address}: the cluster takes no job: {one_line(error)}; it needs a head started with `ray start --head` "
+        "where ray[default] is installed, and its token in RAY_AUTH_TOKEN if it asks for one"
     )
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or [''])[-1][:300]}"

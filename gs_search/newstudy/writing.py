@@ -11,12 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from gs_search.config import StudyConfig, load_study
 from gs_search.errors import BadInput, ConfigError
 from gs_search.newstudy.plan import Plan, make_links
 from gs_search.preflight import check_inputs
+from gs_search.templates import text_templates
 from gs_search.yamlfile import FileErrors
 
 __all__ = ["Written", "write_study"]
@@ -110,14 +109,7 @@ def _check(draft: Path) -> None:
 
 
 def _rendered(template: str, plan: Plan) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gs_search.newstudy", "."),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # YAML; what comes from outside passes ``text``
-    )
+    environment = text_templates("gs_search.newstudy")  # what comes from outside passes ``text``
     longest = f"gs-search check {plan.shown} --forecast"
     environment.filters |= {"text": _text, "wide": lambda command: command.ljust(len(longest))}
     return environment.get_template(template).render(plan=plan)

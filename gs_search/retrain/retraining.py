@@ -18,10 +18,10 @@ from typing import Any
 
 import gs_search
 from gs_search.errors import BadInput, StudyBusy, TrialFailed
+from gs_search.interruption import Interruption
 from gs_search.lock import hold, live_holder
 from gs_search.retrain.choice import check_teacher
 from gs_search.retrain.schedule import Asked, Schedule, plan
-from gs_search.retrain.stopping import StopRequest
 from gs_search.runfolder import RunFolder
 
 __all__ = ["Interrupted", "retrain"]
@@ -48,7 +48,7 @@ def retrain(
     trial: Mapping[str, Any],
     asked: Asked,
     *,
-    stop: StopRequest,
+    stop: Interruption,
     note: Callable[[str], None],
     on_progress: Callable[[Mapping[str, Any]], None],
     force: bool = False,

@@ -21,7 +21,7 @@ from gs_search.runfolder import RunFolder
 from gs_search.search.cluster import VITAL, casualty, local_ray, scratch_folder
 
 if TYPE_CHECKING:
-    from gs_search.retrain.stopping import StopRequest
+    from gs_search.interruption import Interruption
 
 __all__ = ["STOP", "train_together"]
 
@@ -36,7 +36,7 @@ def train_together(
     folder: RunFolder,
     trial: Mapping[str, Any],
     schedule: Schedule,
-    stop: StopRequest,
+    stop: Interruption,
     note: Callable[[str], None],
     on_progress: Callable[[Mapping[str, Any]], None],
 ) -> None:

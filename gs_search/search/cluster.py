@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from gs_search.database_url import SECRETS
-from gs_search.errors import GsSearchError
+from gs_search.errors import GsSearchError, one_line
 
 __all__ = [
     "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "worker_environment",
@@ -173,8 +173,7 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
                     _temp_dir=str(scratch / "ray"),
                 )
             except Exception as error:
-                reason = (str(error).splitlines() or [""])[0]
-                raise GsSearchError(f"Ray could not be started: {type(error).__name__}: {reason}") from error
+                raise GsSearchError(f"Ray could not be started: {one_line(error)}") from error
         yield plan_workers(workers, device, int(ray.cluster_resources().get("GPU", 0)))
     finally:
         ray.shutdown()

@@ -19,13 +19,13 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from gs_search.database_url import database_url, with_driver
-from gs_search.errors import BadInput, GsSearchError
+from gs_search.errors import BadInput, GsSearchError, one_line
+from gs_search.interruption import interruption
 from gs_search.search.backup import RollingCopy
 from gs_search.search.cluster import local_ray, obituary, scratch_folder
 from gs_search.search.connection import Cluster, cluster_address, connected
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.elsewhere import PreparationElsewhere
-from gs_search.search.interruption import interruption
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
 from gs_search.search.standing import Baselines, standing
@@ -200,7 +200,10 @@ def _forget_teacher(folder: RunFolder, finished: int) -> None:
 
 def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
     """Prepare, start Ray meanwhile, search, and leave no trial running; return the ending."""
-    with interruption(run.progress) as interrupted, scratch_folder() as scratch:
+    with (
+        interruption(run.progress.note, "stopping; what is finished is kept") as interrupted,
+        scratch_folder() as scratch,
+    ):
         path, note = run.folder.path.resolve(), run.progress.note
         prepared: Preparation | PreparationElsewhere | None = None
         if run.address is None:
@@ -275,7 +278,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
 
     from gs_search.search.rungs import Rungs
     from gs_search.search.scheduler import ParetoStopping
-    from gs_search.search.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher, one_line
+    from gs_search.search.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher
     from gs_search.search.worker import TrialWorker
 
     if run.earlier is not None:

@@ -18,13 +18,13 @@ import ray
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from gs_search.errors import GsSearchError
+from gs_search.errors import GsSearchError, one_line
 from gs_search.search.cluster import casualty
 from gs_search.search.database import StudyDatabase
 from gs_search.search.endings import Asked
 from gs_search.search.rungs import Verdict
 
-__all__ = ["RayLost", "SearchStopped", "StudyCallback", "StudySearcher", "one_line"]
+__all__ = ["RayLost", "SearchStopped", "StudyCallback", "StudySearcher"]
 
 RETRIES = 1
 """Times that a trial is begun again after the death of its process; its own mistakes are final."""
@@ -271,15 +271,6 @@ class StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see ``save``."""
-
-
-def one_line(error: BaseException) -> str:
-    """Say what an error is; of one that brings its traceback along, as Tune's do, the last line."""
-    text = str(error)
-    lines = [line for line in text.splitlines() if line.strip()]
-    if "Traceback (most recent call last)" in text:
-        return lines[-1].strip()[:LONGEST]
-    return f"{type(error).__name__}: {' '.join(text.split())[:LONGEST]}"
 
 
 def _read(path: Path) -> str:

@@ -29,7 +29,6 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.psnr import psnr
 from gs_search.retrain.retraining import Interrupted, retrain
 from gs_search.retrain.schedule import Asked, seed_of
-from gs_search.retrain.stopping import StopRequest, stop_request
 from gs_search.runfolder import RunFolder
 from gs_search.slimming import load_student
 
@@ -496,20 +495,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command_that_goes_on(
     )
     code, output, error = run(capsys, "retrain", prepared.path, "--trial", 0)
     assert code == 0 and "goes on after step 3" in error
-
-
-def test_a_late_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("gs_search.retrain.stopping.time.monotonic", lambda: clock[0])
-    lines: list[str] = []
-    with stop_request(lines.append) as stop:
-        assert isinstance(stop, StopRequest) and not stop()
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop() and lines == ["stopping after this step"]
-        clock[0] += 6
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_the_pick_that_was_recorded_is_mentioned(
