@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from gs_search.runfolder import RunFolder
 
 # Two computing threads on two busy cores are slower than one; this has to stand before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -53,3 +57,11 @@ def write_study(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> RunFolder:
+    """A run folder of three trials that nothing was trained for."""
+    from tests.synthetic_run import write_run
+
+    return write_run(tmp_path / "run", trials=3, image_px=32, failures=False)

@@ -56,6 +56,17 @@ def write_run(path: Path, *, trials: int = 24, image_px: int = 64, failures: boo
     return folder
 
 
+def change(folder: RunFolder, number: int, **changes: Any) -> None:
+    """Change keys of a trial's ``result.json``."""
+    path = folder.trial(number) / "result.json"
+    folder.write_json(path, folder.read_json(path) | changes)
+
+
+def objectives(folder: RunFolder) -> dict[int, list[float]]:
+    """Objectives by number, of the trials that have some."""
+    return {r["number"]: list(r["objectives"].values()) for r in folder.results() if r["objectives"]}
+
+
 def baselines(image_px: int = 64) -> dict[str, Any]:
     """``teacher/baselines.json``, schema 1."""
     return {

@@ -9,7 +9,6 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -21,7 +20,7 @@ from gs_search.report import write_report
 from gs_search.report.content import Content, gather
 from gs_search.report.figures import page_figures
 from gs_search.runfolder import RunFolder
-from tests.synthetic_run import COLUMNS, GUTTER, TEACHER, write_run
+from tests.synthetic_run import COLUMNS, GUTTER, TEACHER, change, objectives, write_run
 
 
 class Page(HTMLParser):
@@ -67,20 +66,6 @@ def html(folder: RunFolder) -> str:
 @pytest.fixture(scope="module")
 def page(html: str) -> Page:
     return Page(html)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> RunFolder:
-    return write_run(tmp_path / "run", trials=3, image_px=32, failures=False)
-
-
-def change(folder: RunFolder, number: int, **changes: Any) -> None:
-    path = folder.trial(number) / "result.json"
-    folder.write_json(path, folder.read_json(path) | changes)
-
-
-def objectives(folder: RunFolder) -> dict[int, list[float]]:
-    return {r["number"]: list(r["objectives"].values()) for r in folder.results() if r["objectives"]}
 
 
 def test_counts_and_endings(content: Content, page: Page) -> None:

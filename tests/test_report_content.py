@@ -22,7 +22,7 @@ from gs_search.report.timeline import pack, trial_times
 from gs_search.runfolder import RunFolder
 from gs_search.search.storage import open_study, quiet
 from gs_search.space import Parameter, SearchSpace
-from tests.synthetic_run import FIRST_START, GUTTER, TEACHER, write_run
+from tests.synthetic_run import FIRST_START, GUTTER, TEACHER, change, objectives, write_run
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(scope="module")
 def content(folder: RunFolder) -> Content:
     return gather(folder)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> RunFolder:
-    return write_run(tmp_path / "run", trials=3, image_px=32, failures=False)
-
-
-def change(folder: RunFolder, number: int, **changes: Any) -> None:
-    path = folder.trial(number) / "result.json"
-    folder.write_json(path, folder.read_json(path) | changes)
-
-
-def objectives(folder: RunFolder) -> dict[int, list[float]]:
-    return {r["number"]: list(r["objectives"].values()) for r in folder.results() if r["objectives"]}
 
 
 def test_the_front_is_what_nothing_dominates(folder: RunFolder, content: Content) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -27,7 +26,7 @@ from gs_search.report.labels import place_labels
 from gs_search.report.layer_figures import shown_at_first
 from gs_search.report.theme import DARK, LIGHT
 from gs_search.runfolder import RunFolder
-from tests.synthetic_run import TEACHER, write_run
+from tests.synthetic_run import TEACHER, change, write_run
 
 Figure = dict[str, Any]
 
@@ -35,16 +34,6 @@ Figure = dict[str, Any]
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
     return gather(write_run(tmp_path_factory.mktemp("figures") / "run", image_px=32))
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> RunFolder:
-    return write_run(tmp_path / "run", trials=3, image_px=32, failures=False)
-
-
-def change(folder: RunFolder, number: int, **changes: Any) -> None:
-    path = folder.trial(number) / "result.json"
-    folder.write_json(path, folder.read_json(path) | changes)
 
 
 def traces_of(figure: Figure) -> dict[str, Figure]:

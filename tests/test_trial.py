@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import gs_search.groundwork
-from gs_search.config import StudyConfig, load_study
+from gs_search.config import StudyConfig
 from gs_search.errors import CheckpointError, TrialFailed
 from gs_search.measure.flops import count_flops
 from gs_search.reevaluate import run_again
@@ -22,25 +22,9 @@ from gs_search.repeats import place_of, read_repeats, seed_of
 from gs_search.runfolder import RunFolder
 from gs_search.slimming import load_student
 from gs_search.trial import dump_images, prepare, run_trial
+from tests import tiny_study
 
 POINT = {"target_gflops_ratio": 0.4, "weight_bits": 4}
-
-STUDY = """
-study: tiny
-space: space.yaml
-seed: 1
-image_px: 32
-data: {kind: drawn, train: 24, val: 10, test: 4, reference: 12, views: 24}
-teacher: {kind: shipped}
-settings: {steps: 6, batch_size: 2, repair_pictures: 8}
-measure: {fid_images: 10, latency_repeats: 1}
-"""
-
-SPACE = """
-parameters:
-  target_gflops_ratio: {type: float, low: 0.1, high: 0.9, log: true}
-  weight_bits: {type: choice, choices: [8, 4]}
-"""
 
 
 class Watched:
@@ -69,11 +53,6 @@ class Prepared:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     place = tmp_path_factory.mktemp("study")
-    (place / "study.yaml").write_text(STUDY)
-    (place / "space.yaml").write_text(SPACE)
-    config = load_study(place / "study.yaml")
-    folder = RunFolder(place / "run")
-    folder.create(config)
     splits: list[str] = []
     genuine = gs_search.groundwork.open_data
 
@@ -82,7 +61,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gs_search.groundwork, "open_data", spy)
-        prepare(config, folder, lambda line: None)
+        config, folder = tiny_study.prepared(place)
     return Prepared(folder, config, splits)
 
 

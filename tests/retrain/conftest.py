@@ -16,27 +16,16 @@ from torch import Tensor
 import gs_search.groundwork
 import gs_search.retrain.looks
 import gs_search.trial
-from gs_search.config import load_study
 from gs_search.runfolder import RunFolder
-from gs_search.trial import prepare, run_trial
+from gs_search.trial import run_trial
+from tests import tiny_study
 
-STUDY = """
-study: tiny
-space: space.yaml
-seed: 1
-image_px: 32
-data: {kind: drawn, train: 8, val: 10, test: 8, reference: 12, views: 8}
-teacher: {kind: shipped}
-settings: {steps: 2, batch_size: 2, repair_pictures: 8, learning_rate: 1.0e-3}
-measure: {fid_images: 10, latency_repeats: 1}
-retrain: {steps: 8, looks: 2, checkpoint_minutes: 0}
-"""
-
-SPACE = """
-parameters:
-  target_gflops_ratio: {type: float, low: 0.1, high: 0.9, log: true}
-  weight_bits: {type: choice, choices: [8, 4]}
-"""
+CHANGES: dict[str, Any] = {
+    "data": {"train": 8, "test": 8, "views": 8},
+    "settings": {"steps": 2, "learning_rate": 1.0e-3},
+    "retrain": {"steps": 8, "looks": 2, "checkpoint_minutes": 0},
+}
+"""What makes the tiny study one whose full training takes a second or two."""
 
 POINTS = ({"target_gflops_ratio": 0.4, "weight_bits": 4}, {"target_gflops_ratio": 0.2, "weight_bits": 8})
 
@@ -58,13 +47,7 @@ def cheap() -> Iterator[None]:
 @pytest.fixture(scope="package")
 def source(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Two finished trials and one that failed; not to be changed."""
-    place = tmp_path_factory.mktemp("retrain")
-    (place / "space.yaml").write_text(SPACE)
-    (place / "tiny.yaml").write_text(STUDY)
-    config = load_study(place / "tiny.yaml")
-    folder = RunFolder(place / "run")
-    folder.create(config)
-    prepare(config, folder, lambda line: None)
+    config, folder = tiny_study.prepared(tmp_path_factory.mktemp("retrain"), **CHANGES)
     for number, point in enumerate(POINTS):
         run_trial(point, config, folder, number=number, seed=5 + number)
     failed = {name: folder.results()[0][name] for name in ("schema", "study", "point", "key", "protocol")}

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gs_search.config import load_study
 from gs_search.runfolder import RunFolder
-from gs_search.trial import prepare, run_trial
+from gs_search.trial import run_trial
+from tests import tiny_study
 
-from .conftest import POINTS, SPACE, STUDY
+from .conftest import CHANGES, POINTS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -31,12 +31,8 @@ STEPS = 120
 def study(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Measured by the real Inception network: other processes know no other."""
     place = tmp_path_factory.mktemp("killed")
-    (place / "space.yaml").write_text(SPACE)
-    (place / "tiny.yaml").write_text(STUDY.replace("steps: 8, looks: 2", f"steps: {STEPS}, looks: 3"))
-    config = load_study(place / "tiny.yaml")
-    folder = RunFolder(place / "run")
-    folder.create(config)
-    prepare(config, folder, lambda line: None)
+    retrain = CHANGES["retrain"] | {"steps": STEPS, "looks": 3}
+    config, folder = tiny_study.prepared(place, **CHANGES | {"retrain": retrain})
     run_trial(POINTS[0], config, folder, number=0, seed=5)
     return folder
 

@@ -14,19 +14,10 @@ from gs_search.front import front_indices, hypervolume
 from gs_search.search import surrogate
 from gs_search.search.storage import quiet
 from gs_search.search.surrogate import MOST, STARTUP, Room, SurrogateSampler, _Gain, _some
-from gs_search.space import Parameter, SearchSpace
+from gs_search.space import SearchSpace
 
-KINDS = (
-    Parameter(name="share", kind="float", low=0.1, high=0.9, log=True),
-    Parameter(name="plain", kind="float", low=-1.0, high=3.0),
-    Parameter(name="grid", kind="float", low=0.5, high=2.0, step=0.25),
-    Parameter(name="whole", kind="int", low=2, high=9),
-    Parameter(name="steps", kind="int", low=10, high=50, step=20),
-    Parameter(name="log", kind="int", low=1, high=64, log=True),
-    Parameter(name="bits", kind="choice", choices=(8, 6, 3)),
-    Parameter(name="rule", kind="choice", choices=("a", "b")),
-    Parameter(name="only_a", kind="float", low=0.0, high=1.0, when=(("rule", ("a",)),)),
-)
+from .kinds import KINDS
+
 REFERENCE = (2.0, 1.0, 1.0)
 
 
