@@ -54,20 +54,20 @@ def finished_students(folder: RunFolder) -> Finished:
     if not complete:
         causes = Counter(str(result.get("cause") or result["state"].lower()) for result in results)
         told = ", ".join(f"{count} {cause}" for cause, count in causes.most_common()) or "none has ended yet"
-        raise NothingFeasible(f"{folder.path}: no finished trial ({told}); continue with `gs-search run`")
+        raise NothingFeasible(f"{folder}: no finished trial ({told}); continue with `gs-search run`")
     baselines = folder.read_json(folder.baselines)
     protocol = baselines["protocol"]
     for result in complete:
         if result["protocol"] != protocol["id"]:
             raise BadInput(
-                f"{folder.path}: trial {result['number']} was measured by protocol {result['protocol']}, the "
+                f"{folder}: trial {result['number']} was measured by protocol {result['protocol']}, the "
                 f"teacher by {protocol['id']}; such numbers cannot be compared"
             )
     limits = resolve(folder.config().constraints.model_dump(), baselines)
     feasible = [result for result in complete if is_feasible(violations(result["objectives"], limits))]
     if not feasible:
         raise NothingFeasible(
-            f"{folder.path}: none of {len(complete)} students keeps the constraints; {nearest_miss(complete, limits)}"
+            f"{folder}: none of {len(complete)} students keeps the constraints; {nearest_miss(complete, limits)}"
         )
     return Finished(complete=complete, feasible=feasible, limits=limits, baselines=baselines)
 
@@ -96,7 +96,7 @@ def front_document(folder: RunFolder) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "study": found.complete[0]["study"],
-        "folder": str(folder.path),
+        "folder": str(folder),
         "objectives": list(OBJECTIVES),
         "finished": len(found.complete),
         "constraints": found.limits,

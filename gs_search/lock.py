@@ -19,7 +19,10 @@ from typing import Any, TextIO
 
 from gs_search.errors import StudyBusy
 
-__all__ = ["hold", "live_holder"]
+__all__ = ["HOLDER", "alive", "hold", "live_holder", "myself", "same"]
+
+HOLDER = {"pid", "host", "since", "boot", "started"}
+"""What a lock says of who has it."""
 
 
 @contextmanager
@@ -28,12 +31,12 @@ def hold(path: Path) -> Iterator[None]:
 
     The same process may enter again; the outermost context lets go.
     """
-    me = _myself()
+    me = myself()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _opened(path) as stream:
         found = _read(stream)
-        again = found is not None and _same(found, me)
-        if found is not None and not again and _alive(found):
+        again = found is not None and same(found, me)
+        if found is not None and not again and alive(found):
             raise StudyBusy(_refusal(path, found))
         if not again:
             _write(stream, json.dumps(me))
@@ -44,7 +47,7 @@ def hold(path: Path) -> Iterator[None]:
             # The folder may be gone, or its disk full: the lock is stale then, and taken over.
             with suppress(OSError), _opened(path) as stream:
                 found = _read(stream)
-                if found is not None and _same(found, me):
+                if found is not None and same(found, me):
                     path.unlink()
 
 
@@ -55,7 +58,7 @@ def live_holder(path: Path) -> dict[str, Any] | None:
             found = _read(stream)
     except OSError:
         return None
-    if found is None or not _alive(found):
+    if found is None or not alive(found):
         return None
     return {name: found.get(name) for name in ("pid", "host", "since")}
 
@@ -93,7 +96,7 @@ def _read(stream: TextIO) -> dict[str, Any] | None:
     """Return the holder written in the file; a file that no run could have written names none."""
     try:
         found = json.loads(stream.read(10_000))
-        return found if {"pid", "host", "since", "boot", "started"} <= found.keys() else None
+        return found if found.keys() >= HOLDER else None
     except (ValueError, AttributeError):
         return None
 
@@ -106,7 +109,8 @@ def _write(stream: TextIO, text: str) -> None:
     os.fsync(stream.fileno())
 
 
-def _myself() -> dict[str, Any]:
+def myself() -> dict[str, Any]:
+    """What this process writes into a lock."""
     return {
         "pid": os.getpid(),
         "host": platform.node(),
@@ -116,11 +120,12 @@ def _myself() -> dict[str, Any]:
     }
 
 
-def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two holders are one process."""
     return all(a[name] == b[name] for name in ("pid", "host", "boot", "started"))
 
 
-def _alive(holder: dict[str, Any]) -> bool:
+def alive(holder: dict[str, Any]) -> bool:
     """Tell whether a holder lives; one on another machine cannot be asked, and counts as alive."""
     if holder["host"] != platform.node():
         return True

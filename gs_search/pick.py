@@ -145,7 +145,7 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "study": chosen["study"],
-        "folder": str(folder.path),
+        "folder": str(folder),
         "trial": chosen["number"],
         "rule": wish.rule,
         "options": {name: value for name, value in wish.limits.items() if value is not None}
@@ -192,9 +192,9 @@ def read_pick(folder: RunFolder) -> dict[str, Any]:
     """
     path = folder.path / PICK_FILE
     if not path.is_file():
-        raise BadInput(f"{folder.path}: nothing has been picked yet; choose with `gs-search pick {folder.path} --save`")
+        raise BadInput(f"{folder}: nothing has been picked yet; choose with `gs-search pick {folder} --save`")
     document = folder.read_json(path)
-    again = f"choose again with `gs-search pick {folder.path} --save`"
+    again = f"choose again with `gs-search pick {folder} --save`"
     if document.get("schema") != SCHEMA or not isinstance(document.get("trial"), int):
         raise BadInput(f"{path}: not a choice of this version (schema {document.get('schema')}); {again}")
     result = folder.trial(document["trial"]) / "result.json"
@@ -221,12 +221,12 @@ def _named(folder: RunFolder, found: Finished, number: int) -> dict[str, Any]:
     for result in found.complete:
         if result["number"] == number:
             missed = nearest_miss([result], found.limits)
-            raise NothingFeasible(f"{folder.path}: trial {number} misses a constraint of the study; {missed}")
+            raise NothingFeasible(f"{folder}: trial {number} misses a constraint of the study; {missed}")
     path = folder.trial(number) / "result.json"
     if not path.is_file():
-        raise BadInput(f"{folder.path}: has no trial {number} that ended; `gs-search front {folder.path}` lists trials")
+        raise BadInput(f"{folder}: has no trial {number} that ended; `gs-search front {folder}` lists trials")
     result = folder.read_json(path)
-    raise BadInput(f"{folder.path}: trial {number} left no student ({result['state']}, {result.get('cause')})")
+    raise BadInput(f"{folder}: trial {number} left no student ({result['state']}, {result.get('cause')})")
 
 
 def _inside(folder: RunFolder, found: Finished, limits: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -235,11 +235,11 @@ def _inside(folder: RunFolder, found: Finished, limits: Mapping[str, float]) -> 
         return found.feasible
     measured = [_with_latency(result) for result in found.feasible]
     if "max_latency_ms" in limits and not any(math.isfinite(one["objectives"]["latency_ms"]) for one in measured):
-        raise NothingFeasible(f"{folder.path}: no trial has a measured latency, so none keeps --max-latency-ms")
+        raise NothingFeasible(f"{folder}: no trial has a measured latency, so none keeps --max-latency-ms")
     kept = [is_feasible(violations(one["objectives"], limits)) for one in measured]
     if not any(kept):
         raise NothingFeasible(
-            f"{folder.path}: no student among {len(measured)} {pick_words.limits(limits, {})}; "
+            f"{folder}: no student among {len(measured)} {pick_words.limits(limits, {})}; "
             f"{nearest_miss(measured, limits)}"
         )
     return [result for result, keeps in zip(found.feasible, kept, strict=True) if keeps]

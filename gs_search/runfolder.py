@@ -9,6 +9,9 @@ Everything that a study leaves lies in here, and every verb but ``run`` and ``ch
     checkpoints/                    of trials that are not finished
     retrain/<number>/               of a trial that was trained in full, as in trials/<number>/
     exports/  report.html  pick.json
+
+A run folder may lie in an object store, as ``s3://bucket/runs/mine``: the path is that of its local copy then, and
+``find``, ``lock``, ``fetch`` and ``send`` see to what passes between the two (``remote``); on a path they cost nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -33,6 +36,11 @@ from gs_search import __version__
 from gs_search.config import StudyConfig, load_resolved
 from gs_search.errors import BadInput
 from gs_search.lock import hold, live_holder
+from gs_search.remote import Place, is_remote
+
+if TYPE_CHECKING:
+    from gs_search.remote.lease import Lease
+    from gs_search.remote.mirror import Mirror
 
 __all__ = ["RunFolder"]
 
@@ -44,9 +52,22 @@ PACKAGES = (
 
 
 class RunFolder:
-    """A folder of results. Making the object touches nothing; ``create`` and ``find`` do."""
+    """A folder of results. Making the object touches nothing; ``create`` and ``find`` do.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        path: of the folder, or its URI.
+        at_work: this process runs the study or a trial, and does not just look.
+    """
+
+    def __init__(self, path: Place, *, at_work: bool = False) -> None:
+        self.mirror: Mirror | None = None
+        """What passes to and from an object store; None on a path."""
+        self._lease: Lease | None = None
+        if is_remote(path):
+            from gs_search.remote.opened import mirror_of
+
+            self.mirror = mirror_of(str(path), at_work=at_work)
+            path = self.mirror.folder
         self.path = Path(path)
         self.study_yaml = self.path / "study.yaml"
         self.space_yaml = self.path / "search_space.yaml"
@@ -65,18 +86,58 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
+    def __str__(self) -> str:
+        """What people call it: its URI, or its path."""
+        return str(self.path) if self.mirror is None else self.mirror.store.uri
+
     def __fspath__(self) -> str:
         return str(self.path)
 
+    @property
+    def place(self) -> str:
+        """Where other processes and machines find it: its URI, or its absolute path."""
+        return str(self.path.resolve()) if self.mirror is None else self.mirror.store.uri
+
     @classmethod
-    def find(cls, path: str | Path) -> RunFolder:
-        """Open an existing run folder; raises BadInput where there is none."""
+    def find(cls, path: Place, *, whole: bool = False) -> RunFolder:
+        """Open an existing run folder; raises BadInput where there is none.
+
+        Args:
+            whole: of one in an object store, weights and the groundwork are wanted too.
+        """
         folder = cls(path)
+        folder.refresh(whole=whole)
         if not folder.path.exists():
-            raise BadInput(f"{path}: no such folder; `gs-search run STUDY.yaml` makes run folders")
+            raise BadInput(f"{folder}: no such folder; `gs-search run STUDY.yaml` makes run folders")
         if not folder.resolved_yaml.is_file():
-            raise BadInput(f"{path}: not a run folder (it has no resolved.yaml); give the folder of a study")
+            raise BadInput(f"{folder}: not a run folder (it has no resolved.yaml); give the folder of a study")
         return folder
+
+    # --- in an object store
+
+    def refresh(self, *, whole: bool = False) -> None:
+        """Bring the local copy up to date, for a look."""
+        if self.mirror is not None:
+            from gs_search.remote.joining import look
+
+            look(self.mirror, whole=whole)
+
+    def fetch(self, *paths: Path) -> None:
+        """Have files as the store has them; those that it has not stay as they are."""
+        if self.mirror is not None and not self.mirror.store.is_lost:
+            self.mirror.fetch(*(path.relative_to(self.path).as_posix() for path in paths))
+
+    def send(self, *paths: Path) -> None:
+        """Send files to the store; one that is lost gets them when the next run begins."""
+        if self.mirror is not None and not self.mirror.store.is_lost:
+            self.mirror.send(*paths)
+
+    def join(self, *, database: bool) -> None:
+        """Bring copy and store together, once this process holds the lock and before it changes anything."""
+        if self.mirror is not None:
+            from gs_search.remote.joining import join
+
+            join(self.mirror, database=database)
 
     def trial(self, number: int) -> Path:
         """Folder of one trial."""
@@ -102,6 +163,10 @@ class RunFolder:
 
     def check(self, config: StudyConfig) -> None:
         """Raise what ``create`` would raise, and touch nothing."""
+        if self.mirror is not None:
+            from gs_search.remote.joining import meet
+
+            meet(self.mirror)
         if self.resolved_yaml.is_file():
             self._same_study(config, _hashes(config))
         else:
@@ -141,6 +206,7 @@ class RunFolder:
         }
         text = yaml.dump(resolved, Dumper=_PlainDumper, sort_keys=False, width=100)
         self.write_text(self.resolved_yaml, text)
+        self.send(*(path for path in (self.study_yaml, self.space_yaml, self.resolved_yaml) if path.is_file()))
 
     def results(self) -> list[dict[str, Any]]:
         """Read every ``result.json``, by number; raises BadInput naming a file that is torn."""
@@ -187,17 +253,36 @@ class RunFolder:
             raise
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, note: Callable[[str], None] = lambda line: None) -> Iterator[None]:
         """Be the only process that runs the study; raises StudyBusy naming the one that does.
 
         The lock of a process that has died is taken over. The same process may enter again.
+
+        Args:
+            note: is told where that takes a while.
         """
         with hold(self.lock_file):
-            yield
+            if self.mirror is None:
+                yield
+                return
+            from gs_search.remote.lease import Lease
+
+            self._lease = Lease(self.mirror.store, note)
+            with self._lease.held():
+                yield
+
+    def check_lease(self) -> None:
+        """Raise StudyBusy if somebody else has taken the study, while this process held the lock and was cut off."""
+        if self._lease is not None:
+            self._lease.check()
 
     def holder(self) -> dict[str, Any] | None:
         """The live process that runs the study (``pid``, ``host``, ``since``), or None."""
-        return live_holder(self.lock_file)
+        if self.mirror is None:
+            return live_holder(self.lock_file)
+        from gs_search.remote.lease import holder_there
+
+        return holder_there(self.mirror.store)
 
     def _resolved(self) -> dict[str, Any]:
         try:
@@ -216,18 +301,20 @@ class RunFolder:
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise BadInput(
-                f"{self.path}: holds another study, different in {', '.join(keys[:5])}{more}; "
+                f"{self}: holds another study, different in {', '.join(keys[:5])}{more}; "
                 "take another folder with --out, or undo the change"
             )
         return provenance
 
     def _refuse_foreign_files(self) -> None:
-        if self.path.is_dir():
-            others = sorted(entry.name for entry in self.path.iterdir() if entry.name != self.lock_file.name)
-            if others:
-                names = ", ".join(others[:3])
-                raise BadInput(f"{self.path}: holds other files ({names}); give --out a new or empty folder")
-        elif self.path.exists():
+        names: set[str] = set()
+        if self.mirror is not None:
+            names = {name.partition("/")[0] for name in self.mirror.store.entries()}
+        elif self.path.is_dir():
+            names = {entry.name for entry in self.path.iterdir()}
+        if others := sorted(names - {self.lock_file.name}):
+            raise BadInput(f"{self}: holds other files ({', '.join(others[:3])}); give --out a new or empty folder")
+        if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"{self.path}: is a file; give a folder as --out")
 
 

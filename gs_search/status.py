@@ -57,6 +57,7 @@ class StatusReader:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self._looked = False
         self._config: tuple[object, StudyConfig] | None = None
         self._database: tuple[object, StudyDatabase] | None = None
         self._records: dict[int, tuple[object, dict[str, Any]]] = {}
@@ -86,6 +87,9 @@ class StatusReader:
             if attempt:
                 time.sleep(PAUSE_S)
             try:
+                if self._looked:
+                    self.folder.refresh()
+                self._looked = True
                 return self._read()
             except Exception as raised:
                 self.close()
@@ -95,7 +99,7 @@ class StatusReader:
         if isinstance(error, GsSearchError):
             raise error
         reason = type(error).__name__
-        raise BadInput(f"{self.folder.path}: the study cannot be read ({reason}); is its disk full or gone?") from error
+        raise BadInput(f"{self.folder}: the study cannot be read ({reason}); is its disk full or gone?") from error
 
     def close(self) -> None:
         """Let go of the database, and of what is known from it."""
@@ -113,7 +117,7 @@ class StatusReader:
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "study": config.study,
-            "folder": str(self.folder.path),
+            "folder": str(self.folder),
             "phase": "not_begun" if holder is None else "preparing",
             "running": holder is not None,
             "holder": holder,

@@ -18,6 +18,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from gs_search.errors import GsSearchError
+from gs_search.remote import Place, is_remote
 from gs_search.runfolder import RunFolder
 from gs_search.search.progress import duration
 from gs_search.status import StatusReader
@@ -170,7 +171,7 @@ def _advice(advice: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
 
 
 def watch(
-    path: Path, *, every: float = 2.0, as_json: bool = False, sleep: Callable[[float], None] = time.sleep
+    path: Place, *, every: float = 2.0, as_json: bool = False, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Show a study until its run ends or Ctrl-C; wait for it where it has not begun.
 
@@ -192,7 +193,7 @@ def watch(
                 ended()
                 sleep(every)
 
-            while not RunFolder(path).resolved_yaml.is_file():
+            while not _begun(path):
                 _may_become_a_run_folder(path)
                 note(f"{path}: waiting for a run to begin; Ctrl-C ends the waiting")
                 pause()
@@ -222,8 +223,17 @@ def _follow(folder: RunFolder, show: Callable[[Document], None], pause: Callable
         reader.close()
 
 
-def _may_become_a_run_folder(path: Path) -> None:
+def _begun(path: Place) -> bool:
+    folder = RunFolder(path)
+    folder.refresh()
+    return folder.resolved_yaml.is_file()
+
+
+def _may_become_a_run_folder(place: Place) -> None:
     """Raises BadInput where ``gs-search run`` would refuse to make one."""
+    if is_remote(place):  # which whoever starts the run is told
+        return
+    path = Path(place)
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     foreign = {name for name in names - BEGINNING if not name.startswith(".")}
     if foreign or path.is_file():

@@ -289,7 +289,7 @@ def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[st
     from gs_search.config import load_resolved
 
     if not (folder.teacher / "baselines.json").is_file():
-        raise BadInput(f"{folder.path}: this study has not been prepared yet; start it with gs-search run")
+        raise BadInput(f"{folder}: this study has not been prepared yet; start it with gs-search run")
     ground = Groundwork.of(folder, load_resolved(folder.resolved_yaml))
     if ground.device.type == "cpu":
         torch.set_num_threads(1)  # another number of threads adds up in another order, and a pixel may turn

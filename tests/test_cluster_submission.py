@@ -43,6 +43,11 @@ def test_the_command_is_a_run_in_the_cluster_that_the_job_is_part_of() -> None:
     assert words[4:] == ["study.yaml", "--out", "/shared/a b", "--address", "auto", "--trials", "3"]
 
 
+def test_a_key_in_the_uri_of_a_run_folder_is_refused() -> None:
+    with pytest.raises(BadInput, match="holds a key"):
+        submit(STUDIES / "quickstart.yaml", address=None, out="s3://me:secret@bucket/runs/x")
+
+
 def test_a_relative_run_folder_is_refused() -> None:
     with pytest.raises(BadInput, match="absolute path"):
         submit(STUDIES / "quickstart.yaml", address="http://127.0.0.1:9", out="runs/quickstart")

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "yamlfile": {"errors"},
     "lock": {"errors"},
+    "cache": set(),
+    "remote": {"cache", "errors", "lock"},
     "interruption": set(),
     "templates": set(),
     "front": {"errors"},
@@ -32,7 +34,7 @@ MAY_IMPORT = {
     "spacefile": {"errors", "settings", "yamlfile", "space"},
     "config": {"errors", "settings", "yamlfile", "space", "spacefile", "studyfile", "constraints"},
     "studyfile": {"errors", "settings", "yamlfile", "space", "spacefile", "config", "database_url"},
-    "runfolder": {"errors", "config", "lock", "__init__"},
+    "runfolder": {"errors", "config", "lock", "remote", "__init__"},
     "front_table": {"errors", "front", "runfolder", "constraints", "noise", "repeats"},
     "front_files": {"errors", "front_table"},
     "pick_words": set(),
@@ -64,7 +66,7 @@ DECISIONS = {
     "constraints",
 }
 """Modules that decide without computing: quick to import, so that ``check`` and ``--help`` are quick."""
-HEAVY = {"torch", "torchvision", "ray", "optuna", "scipy", "numpy", "plotly", "pandas", "fvcore"}
+HEAVY = {"torch", "torchvision", "ray", "optuna", "scipy", "numpy", "plotly", "pandas", "fvcore", "pyarrow"}
 
 
 def part(path: Path) -> str:
@@ -111,6 +113,8 @@ def test_engines_stay_in_their_place(path: Path) -> None:
     names = third_party(path)
     if part(path) not in ("search", "retrain", "cluster"):
         assert "ray" not in names
+    if part(path) != "remote":
+        assert "pyarrow" not in names
     if part(path) not in ("search", "report", "dashboard", "status"):
         assert "optuna" not in names
     if part(path) in DECISIONS:
@@ -118,7 +122,7 @@ def test_engines_stay_in_their_place(path: Path) -> None:
     if part(path) in ("front", "front_table", "noise", "pick", "repeats", "runfolder", "cli"):
         assert "torch" not in names
     if part(path) in ("slimming", "measure", "networks", "data", "trial"):
-        assert not names & {"ray", "optuna"}
+        assert not names & {"ray", "optuna", "pyarrow"}
     if part(path) == "cli":
         assert not third_party(path, anywhere=False) & HEAVY
 
@@ -175,7 +179,7 @@ import importlib, sys
 for part in ("networks", "data", "measure", "slimming", "trial"):
     importlib.import_module("gs_search." + part)
     loaded = {name.partition(".")[0] for name in sys.modules}
-    print(part, *sorted(loaded & {"ray", "optuna", "pydantic"}))
+    print(part, *sorted(loaded & {"ray", "optuna", "pyarrow", "pydantic"}))
 """
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert lines.splitlines()[:4] == ["networks", "data", "measure", "slimming"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gs_search.errors import StudyBusy
-from gs_search.lock import _myself, hold, live_holder
+from gs_search.lock import hold, live_holder, myself
 
 HOLDER = """
 import sys
@@ -89,7 +89,7 @@ def test_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 )
 def test_who_counts_as_alive(tmp_path: Path, change: dict[str, Any], alive: bool) -> None:
     path = tmp_path / "lock"
-    path.write_text(json.dumps({**_myself(), **change}))
+    path.write_text(json.dumps({**myself(), **change}))
     assert (live_holder(path) is not None) is alive
     if change and alive:
         with pytest.raises(StudyBusy), hold(path):
@@ -101,7 +101,7 @@ def test_who_counts_as_alive(tmp_path: Path, change: dict[str, Any], alive: bool
 
 def test_another_machine_cannot_be_asked(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    path.write_text(json.dumps({**_myself(), "host": "elsewhere"}))
+    path.write_text(json.dumps({**myself(), "host": "elsewhere"}))
     with pytest.raises(StudyBusy, match="if that machine is gone, delete .*lock$"), hold(path):
         pass
 
@@ -117,7 +117,7 @@ def test_a_file_that_no_run_has_written_blocks_nothing(tmp_path: Path, content: 
 def test_many_at_once_one_wins(tmp_path: Path) -> None:
     """Twenty processes try for a lock whose holder has died; exactly one may have it at a time."""
     path = tmp_path / "lock"
-    path.write_text(json.dumps({**_myself(), "started": 1}))
+    path.write_text(json.dumps({**myself(), "started": 1}))
     script = """
 import sys, time
 from pathlib import Path

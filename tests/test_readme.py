@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALL = 'pip install -c constraints.txt -e ".[offline,export,phone,test]"'
 TEST = "python -m pytest -n 2 --dist loadfile"
+MOBILE = ['pip install -c constraints.txt -e ".[mobile,coreml]"', 'python -m pytest -m "mobile and not slow"']
 SHARED_OPTIONS = {"--json", "--debug"}
 
 
@@ -114,17 +115,27 @@ def test_ci_runs_the_blocks_of_the_readme() -> None:
     assert commands("ci: install") == [INSTALL]
     assert commands("ci: runtime") == ["gs-search phone --fetch-runtime"]
     assert commands("ci: test") == [TEST]
+    assert commands("ci: mobile") == MOBILE
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert script.index("mobile_command") < script.index("test_command")
     reader = script[script.index("readme() {") : script.index("\n}\n") + 3]
-    done = run(f"cd {ROOT}\n{reader}\nreadme install; readme runtime; readme test", ROOT)
-    assert done.stdout.splitlines() == [INSTALL, *commands("ci: runtime"), TEST]
+    done = run(f"cd {ROOT}\n{reader}\nreadme install; readme runtime; readme mobile; readme test", ROOT)
+    assert done.stdout.splitlines() == [INSTALL, *commands("ci: runtime"), *MOBILE, TEST]
 
 
 def test_every_command_is_run_by_some_test() -> None:
     """A block that no test knows is a block that nobody runs."""
     marks = {"", "ci: install", "ci: test", "test: slow", "test: study", "test: needs a checkpoint and photos"}
-    marks |= {"test: library", "test: export", "test: retrain", "test: serves", "test: phone", "ci: runtime"}
-    marks |= {f"test: cluster {part}" for part in ("token", "head", "node", "run", "submit")}
+    marks |= {
+        "test: library",
+        "test: export",
+        "test: retrain",
+        "test: serves",
+        "test: phone",
+        "ci: runtime",
+        "ci: mobile",
+    }
+    marks |= {f"test: cluster {part}" for part in ("token", "head", "node", "run", "store", "submit")}
     assert {block.mark for block in blocks()} == marks
     loose = [line for line in commands("") if not line.startswith(("gs-search", "python -m venv .venv &&"))]
     assert loose == []

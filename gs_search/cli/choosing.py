@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from gs_search.cli.conventions import FOLDER, Options, common, print_json, print_rich
+from gs_search.remote import Place
 
 __all__ = ["pick", "wishes"]
 
@@ -70,7 +70,7 @@ def wishes(command: Command) -> Command:
 @click.option("--save", is_flag=True, help="Record the choice in the run folder, as pick.json.")
 @common
 @click.pass_obj
-def pick(options: Options, folder: Path, save: bool, **wish: Any) -> None:
+def pick(options: Options, folder: Place, save: bool, **wish: Any) -> None:
     """Take one student of the front, and say why: the most balanced one, unless options say otherwise.
 
     Limits hold together: the best FID inside all of them. --max-fid alone takes the cheapest student that is good

@@ -16,8 +16,11 @@ from typing import Any, TypeVar
 import click
 
 from gs_search.errors import GsSearchError
+from gs_search.remote import Place, is_remote
 
-__all__ = ["FOLDER", "INTERRUPTED", "STUDY", "Options", "common", "print_error", "print_json", "print_rich"]
+__all__ = [
+    "FOLDER", "INTERRUPTED", "STUDY", "Options", "PlaceType", "common", "print_error", "print_json", "print_rich",
+]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,7 +36,26 @@ class Options:
 
 
 STUDY = click.argument("study", type=click.Path(path_type=Path), metavar="STUDY.yaml")
-FOLDER = click.argument("folder", type=click.Path(path_type=Path), metavar="RUN_FOLDER")
+
+
+class PlaceType(click.ParamType):
+    """A run folder: a path, or the URI of a folder in an object store, to which goes back what the verb has changed."""
+
+    name = "run folder"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Place:
+        """Return a Path, or the URI as it should be written."""
+        if not is_remote(value):
+            return Path(value)
+        from gs_search.remote.location import checked
+        from gs_search.remote.opened import send_back
+
+        if context is not None:
+            context.call_on_close(send_back)
+        return checked(value)
+
+
+FOLDER = click.argument("folder", type=PlaceType(), metavar="RUN_FOLDER")
 
 
 def common(command: Command) -> Command:

@@ -13,6 +13,7 @@ from gs_search.cli.conventions import FOLDER, Options, common, print_json, print
 from gs_search.errors import BadInput
 
 if TYPE_CHECKING:
+    from gs_search.remote import Place
     from gs_search.runfolder import RunFolder
 
 __all__ = ["front", "report", "status"]
@@ -31,7 +32,7 @@ __all__ = ["front", "report", "status"]
 )
 @common
 @click.pass_obj
-def status(options: Options, folder: Path, watch: bool, every: float) -> None:
+def status(options: Options, folder: Place, watch: bool, every: float) -> None:
     """Show how far a study is, also while it runs, and what to do when it brings nothing any more.
 
     With --watch a terminal is refreshed; elsewhere a block is printed when something has changed, or with --json one
@@ -76,7 +77,7 @@ def _file(option: str, text: str) -> Callable[[Any], Any]:
 @common
 @click.pass_obj
 def front(
-    options: Options, folder: Path, dump_images: Path | None, reevaluate: int | None, workers: int | None, **files: str
+    options: Options, folder: Place, dump_images: Path | None, reevaluate: int | None, workers: int | None, **files: str
 ) -> None:
     """List the students that no other one beats in FID, GFLOPs and MB at once.
 
@@ -85,7 +86,7 @@ def front(
     from gs_search.front_table import front_document, front_table
     from gs_search.runfolder import RunFolder
 
-    found = RunFolder.find(folder)
+    found = RunFolder.find(folder, whole=dump_images is not None or reevaluate is not None)
     printed = _only_one(options, files)
     document = front_document(found)
     if workers is not None and reevaluate is None:
@@ -151,7 +152,7 @@ def _write_front(document: dict[str, Any], form: str, name: str) -> None:
 @FOLDER
 @common
 @click.pass_obj
-def report(options: Options, folder: Path) -> None:
+def report(options: Options, folder: Place) -> None:
     """Write report.html: the front as figures and pictures, in one file that needs no network."""
     from gs_search.report import write_report
     from gs_search.runfolder import RunFolder

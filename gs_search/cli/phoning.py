@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gs_search.cli.conventions import Options, common, print_json
+from gs_search.cli.conventions import Options, PlaceType, common, print_json
 
 if TYPE_CHECKING:
     from gs_search.phone.server import PhoneAddress
+    from gs_search.remote import Place
 
 __all__ = ["phone"]
 
 
 @click.command(short_help="Run an exported student in the browser of a phone.")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="[RUN_FOLDER]", required=False)
+@click.argument("folder", type=PlaceType(), metavar="[RUN_FOLDER]", required=False)
 @click.option("--trial", type=click.IntRange(0), help="The file of this trial.  [default: what was exported last]")
 @click.option("--file", type=click.Path(path_type=Path), metavar="FILE", help="This exported file.")
 @click.option("--float", "floats", is_flag=True, help="The file in floats, not the one in whole numbers.")
@@ -35,7 +36,7 @@ __all__ = ["phone"]
 @click.pass_obj
 def phone(
     options: Options,
-    folder: Path | None,
+    folder: Place | None,
     trial: int | None,
     file: Path | None,
     floats: bool,
@@ -72,7 +73,7 @@ def phone(
         _announce(address, options)
 
     serve(
-        RunFolder.find(folder),
+        RunFolder.find(folder, whole=True),
         trial=trial,
         file=file,
         floats=floats,

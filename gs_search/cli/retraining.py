@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from gs_search.cli.conventions import FOLDER, INTERRUPTED, Options, common, prin
 from gs_search.errors import BadInput
 
 if TYPE_CHECKING:
+    from gs_search.remote import Place
     from gs_search.retrain.show import Display
     from gs_search.runfolder import RunFolder
 
@@ -32,7 +32,7 @@ __all__ = ["retrain"]
 @click.pass_obj
 def retrain(
     options: Options,
-    folder: Path,
+    folder: Place,
     saved: bool,
     front: int | None,
     steps: int | None,
@@ -56,7 +56,7 @@ def retrain(
     from gs_search.runfolder import RunFolder
 
     asked = Asked(steps=steps, epochs=epochs, batch_size=batch_size, workers=num_workers)
-    found, wanted = RunFolder.find(folder), Wish(**wish)
+    found, wanted = RunFolder.find(folder, whole=True), Wish(**wish)
     check_teacher(found)
     if front is not None:
         if saved or wanted != Wish():
@@ -83,7 +83,7 @@ def _one(folder: RunFolder, trial: dict[str, Any], asked: Any, display: Display,
             return train(folder, trial, asked, stop=stop, note=display.note, on_progress=display.progress, force=force)
         except Interrupted as stopped:
             display.close()
-            again = f"gs-search retrain {folder.path} --trial {trial['number']}"
+            again = f"gs-search retrain {folder} --trial {trial['number']}"
             click.echo(f"{stopped}; go on with: {again}", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
         finally:
@@ -97,7 +97,7 @@ def _print(options: Options, folder: RunFolder, records: list[dict[str, Any]]) -
     summary = write_summary(folder, records[-1]["schedule"])
     assert summary is not None
     if options.as_json:
-        print_json({"retrained": records, "summary": summary, "folder": str(folder.path)})
+        print_json({"retrained": records, "summary": summary, "folder": str(folder)})
         return
     baselines = folder.read_json(folder.baselines)
     for record in records:

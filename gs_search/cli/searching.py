@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gs_search.cli.conventions import FOLDER, INTERRUPTED, STUDY, Options, common, print_json, print_rich
+from gs_search.cli.conventions import FOLDER, INTERRUPTED, STUDY, Options, PlaceType, common, print_json, print_rich
 from gs_search.errors import BadInput, NothingFeasible
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
+    from gs_search.remote import Place
 
 __all__ = ["check", "enqueue", "rebuild", "run"]
 
@@ -53,7 +55,7 @@ def _forecast(config: StudyConfig) -> dict[str, Any]:
 
 @click.command(short_help="Start a study, or continue it.")
 @STUDY
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<study>]")
+@click.option("--out", type=PlaceType(), metavar="DIR|URI", help="Run folder, s3://… too.  [default: runs/<study>]")
 @click.option("--trials", type=click.IntRange(1), help="Finished trials in all, instead of the study's.")
 @click.option("--workers", type=click.IntRange(1, 4096), help="Trials at once, instead of the study's.")
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Start no trial after so much time.")
@@ -61,7 +63,7 @@ def _forecast(config: StudyConfig) -> dict[str, Any]:
 @click.option(
     "--from",
     "earlier",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     metavar="RUN_FOLDER",
     help="Take over the students of an earlier study of the same teacher.",
 )
@@ -77,12 +79,12 @@ def _forecast(config: StudyConfig) -> dict[str, Any]:
 def run(
     options: Options,
     study: Path,
-    out: Path | None,
+    out: Place | None,
     trials: int | None,
     workers: int | None,
     hours: float | None,
     retrain_teacher: bool,
-    earlier: Path | None,
+    earlier: Place | None,
     address: str | None,
     insecure: bool,
 ) -> None:
@@ -94,8 +96,8 @@ def run(
     config = load_study(study)
     if retrain_teacher:
         _refuse_retraining(config, earlier)
-    source = None if earlier is None else RunFolder.find(earlier)
-    folder = RunFolder(out or Path("runs") / config.study)
+    source = None if earlier is None else RunFolder.find(earlier, whole=True)
+    folder = RunFolder(out or Path("runs") / config.study, at_work=True)
     folder.check(config)
     check_inputs(config, here=not address or address == "local")
 
@@ -115,23 +117,23 @@ def run(
         progress=Progress(),
     )
     if options.as_json:
-        print_json({**dataclasses.asdict(summary), "folder": str(folder.path)})
-    again = f"gs-search run {study}" + (f" --out {out}" if out else "")
+        print_json({**dataclasses.asdict(summary), "folder": str(folder)})
+    again = f"gs-search run {study}" + (f" --out {shlex.quote(str(out))}" if out else "")
     if summary.ending == "interrupted":
         click.echo(f"stopped with {summary.finished} of {summary.total} trials; go on with: {again}", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     if not summary.front and summary.finished >= summary.total:
         if summary.infeasible:
             raise NothingFeasible(
-                f"{folder.path}: none of {summary.infeasible} students keeps the constraints; the nearest: "
-                f"gs-search front {folder.path}"
+                f"{folder}: none of {summary.infeasible} students keeps the constraints; the nearest: "
+                f"gs-search front {folder}"
             )
-        raise NothingFeasible(f"{folder.path}: all trials ended without a result; see trials/*/result.json")
+        raise NothingFeasible(f"{folder}: all trials ended without a result; see trials/*/result.json")
     if not options.as_json:
-        _print_ending(summary, folder.path, again)
+        _print_ending(summary, str(folder), again)
 
 
-def _refuse_retraining(config: StudyConfig, earlier: Path | None) -> None:
+def _refuse_retraining(config: StudyConfig, earlier: Place | None) -> None:
     if earlier is not None:
         raise BadInput("--retrain-teacher: students taken over with --from imitate the teacher that is there")
     if config.teacher.kind == "checkpoint":
@@ -140,7 +142,7 @@ def _refuse_retraining(config: StudyConfig, earlier: Path | None) -> None:
         raise BadInput("--retrain-teacher: data of kind photos has no pictures of the target domain")
 
 
-def _print_ending(summary: Any, folder: Path, again: str) -> None:
+def _print_ending(summary: Any, folder: str, again: str) -> None:
     """Say how a run ended and what to do next."""
     if summary.ending == "nothing_to_do":
         click.echo(f"{folder}: all {summary.total} trials are there; more with: {again} --trials N")
@@ -151,7 +153,8 @@ def _print_ending(summary: Any, folder: Path, again: str) -> None:
         told = f", {failed} failed" if failed else ""
         told += f", {summary.infeasible} miss a constraint" if summary.infeasible else ""
         click.echo(f"{folder}: {summary.finished} trials{told}; {len(summary.front)} on the front")
-    click.echo(f"next: gs-search front {folder}; gs-search report {folder}")
+    place = shlex.quote(folder)
+    click.echo(f"next: gs-search front {place}; gs-search report {place}")
 
 
 @click.command(short_help="Queue points to be tried next.")
@@ -166,7 +169,7 @@ def _print_ending(summary: Any, folder: Path, again: str) -> None:
 )
 @common
 @click.pass_obj
-def enqueue(options: Options, folder: Path, points: tuple[str, ...]) -> None:
+def enqueue(options: Options, folder: Place, points: tuple[str, ...]) -> None:
     """Queue points to be tried next, also while the study runs."""
     from gs_search.runfolder import RunFolder
     from gs_search.search.enqueue import enqueue as put_in_queue
@@ -186,7 +189,7 @@ def enqueue(options: Options, folder: Path, points: tuple[str, ...]) -> None:
 @click.option("--force", is_flag=True, help="Also where the database is sound and has all of them.")
 @common
 @click.pass_obj
-def rebuild(options: Options, folder: Path, force: bool) -> None:
+def rebuild(options: Options, folder: Place, force: bool) -> None:
     """Make the study database anew from trials/*/result.json, after it was damaged or lost.
 
     A database that is there is kept beside the new one as study.db.damaged-1, -2 and so on. What could not be taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +11,7 @@ from gs_search.cli.conventions import FOLDER, Options, common, print_json
 
 if TYPE_CHECKING:
     from gs_search.dashboard.server import DashboardAddress
+    from gs_search.remote import Place
 
 __all__ = ["dashboard"]
 
@@ -33,13 +34,14 @@ __all__ = ["dashboard"]
 @common
 @click.pass_obj
 def dashboard(
-    options: Options, folder: Path, port: int | None, host: str, allow_edit: bool, open_browser: bool
+    options: Options, folder: Place, port: int | None, host: str, allow_edit: bool, open_browser: bool
 ) -> None:
     """Serve Optuna's dashboard of a study: its trials with pictures and notes, its front and its figures.
 
     It follows a running search, reads only, and ends with Ctrl-C.
     """
     from gs_search.dashboard.server import serve
+    from gs_search.remote.following import following
     from gs_search.runfolder import RunFolder
 
     def announce(address: DashboardAddress) -> None:
@@ -60,11 +62,8 @@ def dashboard(
             click.echo("whoever has this address can look: it is not encrypted on its way", err=True)
         click.echo("Ctrl-C ends it", err=True)
 
-    serve(
-        RunFolder.find(folder),
-        host=host,
-        port=port,
-        allow_edit=allow_edit,
-        open_browser=open_browser,
-        announce=announce,
-    )
+    found = RunFolder.find(folder, whole=True)
+    # Not with --allow-edit: what is written here would be lost with the next copy.
+    follows = found.mirror is not None and not allow_edit
+    with following(lambda: found.refresh(whole=True)) if follows else nullcontext():
+        serve(found, host=host, port=port, allow_edit=allow_edit, open_browser=open_browser, announce=announce)

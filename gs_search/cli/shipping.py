@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gs_search.cli.conventions import FOLDER, Options, common, print_json, print_rich
+from gs_search.remote import Place
 
 __all__ = ["export"]
 
@@ -37,10 +38,15 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
     show_default=True,
     callback=_formats,
     metavar="NAME,...",
-    help="onnx (whole numbers), onnx-float, packed.",
+    help="onnx (whole numbers), onnx-float, packed, executorch (whole numbers), executorch-float, coreml.",
 )
 @click.option(
-    "--size", default="free", show_default=True, callback=_size, metavar="PX|free", help="Sides of the pictures."
+    "--size",
+    default="free",
+    show_default=True,
+    callback=_size,
+    metavar="PX|free",
+    help="Sides of the pictures; files of ExecuTorch and Core ML take the study's instead of free ones.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Folder [default: exports/]."
@@ -50,7 +56,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> int
 @click.pass_context
 def export(
     context: click.Context,
-    folder: Path,
+    folder: Place,
     trial: int | None,
     retrained: int | None,
     saved: bool,
@@ -61,14 +67,15 @@ def export(
 ) -> None:
     """Write a student's files, prove that they are the student, and measure them: FID, bytes, milliseconds, memory.
 
-    Every convolution of the integer file is run alone and compared with the student's layer, code for code. A file
+    ExecuTorch's files need the extra "mobile", Core ML's the extra "coreml"; the latter is converted, not run.
+    Every convolution of an integer file is run alone and compared with the student's layer, code for code. A file
     that is not what it says is not left behind, and the exit code is 1.
     """
     from gs_search.export.source import find_student
     from gs_search.runfolder import RunFolder
 
     options: Options = context.obj
-    found = RunFolder.find(folder)
+    found = RunFolder.find(folder, whole=True)
     chosen = find_student(found, trial=trial, retrained=retrained, saved=saved)
 
     from gs_search.export.float_graph import import_onnx

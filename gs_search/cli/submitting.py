@@ -15,7 +15,9 @@ __all__ = ["submit"]
 
 @click.command(short_help="Hand a study to a Ray cluster, as a job.")
 @STUDY
-@click.option("--out", required=True, metavar="DIR", help="Run folder: an absolute path that all nodes share.")
+@click.option(
+    "--out", required=True, metavar="DIR|URI", help="Run folder: an absolute path that all nodes share, or s3://…"
+)
 @click.option("--address", metavar="http://HEAD:8265", help="The cluster.  [default: RAY_API_SERVER_ADDRESS]")
 @click.option("--trials", type=click.IntRange(1), help="Finished trials in all, instead of the study's.")
 @click.option("--workers", type=click.IntRange(1, 4096), help="Trials at once, instead of the study's.")

@@ -22,6 +22,8 @@ import yaml
 import gs_search
 from gs_search.config import StudyConfig, load_study
 from gs_search.errors import BadInput, GsSearchError, one_line
+from gs_search.remote import is_remote
+from gs_search.remote.location import checked
 from gs_search.yamlfile import read_yaml
 
 __all__ = ["Submission", "entrypoint", "follow", "stage", "submit"]
@@ -77,14 +79,19 @@ def submit(study: Path, *, address: str | None, out: str, options: Sequence[str]
     Args:
         address: ``http://HEAD:8265`` of a cluster, or HEAD alone; None takes ``RAY_API_SERVER_ADDRESS``, or the
             cluster that runs on this machine.
-        out: run folder, a path that all nodes share.
+        out: run folder: a path that all nodes share, or the URI of a folder in an object store.
         options: of ``gs-search run``.
 
     Raises:
         BadInput: the study has mistakes, ``out`` is a relative path, or nothing answers.
     """
-    if not out.startswith("/"):
-        raise BadInput(f"--out {out}: must be an absolute path, of a folder that all nodes of the cluster share")
+    if is_remote(out):
+        out = checked(out)
+    elif not out.startswith("/"):
+        raise BadInput(
+            f"--out {out}: must be an absolute path, of a folder that all nodes of the cluster share, or the URI of a "
+            "folder in an object store, as s3://bucket/runs/mine"
+        )
     with tempfile.TemporaryDirectory(prefix="gs-search-submit-") as place:
         config = stage(study, Path(place))
         client = _client(address)

@@ -40,7 +40,7 @@ class StudySource:
         self._lock = threading.Lock()
         self._study: optuna.Study | None = None
         self._file: tuple[int, int] | None = None
-        self._why: BadInput = NoStudyYet(f"{folder.path}: no study database here yet")
+        self._why: BadInput = NoStudyYet(f"{folder}: no study database here yet")
         self._try_after = 0.0
 
     def study(self) -> optuna.Study:

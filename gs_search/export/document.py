@@ -12,10 +12,20 @@ FORMATS = {
     "onnx": "whole numbers, 8 bits and fewer, for ONNX Runtime",
     "onnx-float": "the same network in float32, for anything that reads ONNX",
     "packed": "the student's own file, every weight at its bits; this package reads it",
+    "executorch": "whole numbers, 8 bits, one picture of one size, for ExecuTorch with XNNPACK",
+    "executorch-float": "the same network in float32, one picture of one size, for ExecuTorch with XNNPACK",
+    "coreml": "8-bit weights, 16-bit floats, one picture of one size, for Core ML; converted, not run here",
 }
 """What can be written, and what it is."""
 
-SUFFIXES = {"onnx": ".onnx", "onnx-float": ".onnx", "packed": ".safetensors"}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "onnx-float": ".onnx",
+    "packed": ".safetensors",
+    "executorch": ".pte",
+    "executorch-float": ".pte",
+    "coreml": ".mlpackage",
+}
 
 FLOAT_DB = 60.0
 """Decibels to torch's pictures above which a float file is the same network."""
@@ -26,7 +36,7 @@ LOSS_DB = 1.0
 
 def file_stem(study: str, kind: str, fid: float, gflops: float, mb: float) -> str:
     """A file's name without its suffix, which tells the result: ``zebra@fid61.3_gflops4.9_mb1.8``."""
-    what = {"onnx": "", "onnx-float": "-float", "packed": "-packed"}[kind]
+    what = {"onnx-float": "-float", "executorch-float": "-float", "packed": "-packed"}.get(kind, "")
     return f"{study}{what}@fid{fid:.1f}_gflops{_two_digits(gflops)}_mb{_two_digits(mb)}"
 
 
@@ -44,7 +54,7 @@ def problems_of(entry: Mapping[str, Any]) -> list[str]:
         entry: of one file, with ``format`` and ``proof``.
     """
     proof, found = entry["proof"], []
-    if entry["format"] == "onnx-float" and not proof["psnr_to_torch"] >= FLOAT_DB:
+    if "psnr_to_torch" in proof and not proof["psnr_to_torch"] >= FLOAT_DB:
         found.append(f"its pictures are only {proof['psnr_to_torch']:.1f} dB near to torch's ({FLOAT_DB:g} are needed)")
     if entry["format"] == "onnx":
         graph = proof["graph"]
@@ -53,6 +63,11 @@ def problems_of(entry: Mapping[str, Any]) -> list[str]:
                 f"{graph['integer']} of {graph['expected']} convolutions run in whole numbers; "
                 f"float: {', '.join(graph['floats']) or 'none'}"
             )
+    if entry["format"].startswith("executorch"):
+        found += _program_problems(proof)
+    if entry["format"] == "coreml":
+        found += _package_problems(proof)
+    if "layers" in proof:
         for layer in proof["layers"]:
             if not layer["ok"]:
                 found.append(
@@ -66,4 +81,29 @@ def problems_of(entry: Mapping[str, Any]) -> list[str]:
                 f"its pictures are {loss:.2f} dB farther from the float network's than those of the student on the "
                 f"same grids ({LOSS_DB:g} are allowed)"
             )
+    return found
+
+
+def _program_problems(proof: Mapping[str, Any]) -> list[str]:
+    found = []
+    if len(proof["delegates"]) != 1 or proof["outside"]:
+        found.append(
+            f"{len(proof['delegates'])} delegates run it, not one; outside: {', '.join(proof['outside']) or 'nothing'}"
+        )
+    if proof.get("integer") != proof.get("expected") or proof.get("floats", 0) != len(proof.get("exceptions", ())):
+        found.append(
+            f"{proof['integer']} of {proof['expected']} convolutions run in whole numbers, {proof['floats']} in floats"
+        )
+    if not proof["says"]:
+        found.append("it does not say of itself what it should")
+    return found
+
+
+def _package_problems(proof: Mapping[str, Any]) -> list[str]:
+    found = [f"layer {name}: its codes and steps are not the student's" for name in proof["wrong"]]
+    (taken,), (given,) = proof["input"].items(), proof["output"].items()
+    if (taken[0], given[0]) != ("picture", "painted") or taken[1] != given[1]:
+        found.append(f"it takes {taken[0]} {taken[1]} and gives {given[0]} {given[1]}")
+    if not proof["notes"]:
+        found.append("it does not say of itself what it should")
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from gs_search.errors import BadInput
 from gs_search.export.card import card
+from gs_search.export.coreml_file import package_bytes
+from gs_search.export.device_files import DEVICE_FORMATS, DeviceFiles, import_runtimes
 from gs_search.export.document import FORMATS, SUFFIXES, file_stem, problems_of
+from gs_search.export.executorch_file import peak_memory_mb as program_memory_mb
 from gs_search.export.float_graph import import_onnx, set_sides
 from gs_search.export.lowering import lower
 from gs_search.export.measuring import latencies, picture_figures
@@ -52,6 +55,9 @@ EQUAL_DB = 200.0
 
 TEACHER = "teacher.onnx"
 
+MEMORY = {".onnx": peak_memory_mb, ".pte": program_memory_mb}
+"""What tells a file's memory, by its suffix; what is missing here cannot be run."""
+
 
 def export_student(
     folder: RunFolder,
@@ -68,7 +74,8 @@ def export_student(
 
     Args:
         formats: names of ``FORMATS``.
-        image_px: fixed side of the pictures that the ONNX files take; None leaves the sides free.
+        image_px: fixed side of the pictures that the files take; None leaves the sides of ONNX files free, and gives
+            the others, which cannot, the study's.
         out: folder for the files; the run folder's ``exports/`` if not given.
         licence: of the teacher, in words; goes into the files.
         rounds: pictures behind each latency.
@@ -85,6 +92,7 @@ def export_student(
     import_onnx()
     if unknown := [name for name in formats if name not in FORMATS]:
         raise BadInput(f"--format: {unknown[0]}: no such format; there are {', '.join(FORMATS)}")
+    import_runtimes(formats)
     if not folder.baselines.is_file():
         raise BadInput(f"{folder.path}: this study has not been prepared; `gs-search run` does it")
     config = folder.config()
@@ -113,9 +121,11 @@ def export_student(
         paths = {"float": drafts / "float.onnx", "teacher": teacher_file(folder, ground, place, texts)}
         _save(float_model(student, multiple, config.image_px), paths["float"], texts)
         entries = [_float_entry(student, paths["float"], ground, log)]
-        if "onnx" in formats:
+        built = None
+        if {"onnx", "executorch", "coreml"} & set(formats):
             log("the whole numbers, calibrated where the student leaves them open")
             built = integer_model(student, ground.targets.pictures.cpu(), multiple, config.image_px)
+        if built is not None and "onnx" in formats:
             paths["integer"] = drafts / "integer.onnx"
             _save(built.model, paths["integer"], texts)
             float_pictures = run_pictures(session(paths["float"]), ground.validation)
@@ -124,6 +134,20 @@ def export_student(
             paths["packed"] = drafts / "student.safetensors"
             shutil.copyfile(chosen.file, paths["packed"])
             entries.append(_packed_entry(paths["packed"], chosen))
+        if wanted := set(formats) & set(DEVICE_FORMATS):
+            files = DeviceFiles(
+                student,
+                built,
+                ground,
+                multiple=multiple,
+                image_px=image_px or config.image_px,
+                texts=texts,
+                place=drafts,
+                log=log,
+            )
+            entries += _device_entries(files, wanted, entries[0])
+            if wanted != {"coreml"}:
+                document["latency_executorch"] = files.latencies(rounds)
         document["files"] = [entry for entry in entries if entry["format"] in formats]
         if image_px is not None:
             for path in (paths["float"], paths.get("integer")):
@@ -132,17 +156,18 @@ def export_student(
         runnable = {name: path for name, path in paths.items() if name != "packed"}
         log(f"latency of {len(runnable)} files, in turn")
         document["latency"] = latencies(runnable, image_px or config.image_px, rounds=rounds)
+        sources = {entry["format"]: drafts / entry.pop("draft") for entry in document["files"]}
         for entry in document["files"]:
-            draft = drafts / entry.pop("draft")
-            entry["bytes"] = draft.stat().st_size
-            if entry["format"] != "packed":
-                entry["peak_memory_mb"] = peak_memory_mb(draft, image_px or config.image_px)
+            draft = sources[entry["format"]]
+            entry["bytes"] = package_bytes(draft) if draft.is_dir() else draft.stat().st_size
+            if draft.suffix in MEMORY:
+                entry["peak_memory_mb"] = MEMORY[draft.suffix](draft, image_px or config.image_px)
             entry["problems"] = problems_of(entry)
             entry["file"] = None
         document["float_bytes"] = paths["float"].stat().st_size
         document["teacher_bytes"] = paths["teacher"].stat().st_size
         document["ok"] = not any(entry["problems"] for entry in document["files"])
-        _hand_over(folder, document, drafts, place)
+        _hand_over(folder, document, sources, place)
     return document
 
 
@@ -221,10 +246,20 @@ def _packed_entry(path: Path, chosen: Chosen) -> dict[str, Any]:
     return {"format": "packed", "draft": path.name, **figures, "proof": {}}
 
 
-def _hand_over(folder: RunFolder, document: dict[str, Any], drafts: Path, place: Path) -> None:
+def _device_entries(files: DeviceFiles, wanted: set[str], of_float: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = []
+    if {"executorch", "executorch-float"} & wanted:  # whole numbers are timed against floats
+        entries.append(files.float_program())
+    if "executorch" in wanted:
+        entries.append(files.program())
+    if "coreml" in wanted:
+        entries.append(files.package({name: of_float[name] for name in ("fid", "kid", "psnr_to_teacher")}))
+    return entries
+
+
+def _hand_over(folder: RunFolder, document: dict[str, Any], sources: Mapping[str, Path], place: Path) -> None:
     """Give the proven files their names, the document and a card beside each."""
     study = document["notes"]["study"]
-    sources = {"onnx": "integer.onnx", "onnx-float": "float.onnx", "packed": "student.safetensors"}
     for entry in document["files"]:
         if not entry["problems"]:
             stem = file_stem(study, entry["format"], entry["fid"], document["gflops"], entry["bytes"] / 1e6)
@@ -235,7 +270,9 @@ def _hand_over(folder: RunFolder, document: dict[str, Any], drafts: Path, place:
             own = {**document, "files": [entry], "others": [e["file"] for e in document["files"] if e is not entry]}
             folder.write_text(path.with_name(f"{path.name}.md"), card(own))
             folder.write_json(path.with_name(f"{path.name}.json"), own)
-            (drafts / sources[entry["format"]]).replace(path)  # last: it is what people take
+            if path.is_dir():  # a package of the same name, which cannot be replaced in one step
+                shutil.rmtree(path)
+            sources[entry["format"]].replace(path)  # last: it is what people take
 
 
 def _decibels(a: Tensor, b: Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,18 @@ def picture_figures(painted: Tensor, ground: Groundwork) -> dict[str, float]:
     }
 
 
-def latencies(files: Mapping[str, Path], image_px: int, *, rounds: int) -> dict[str, Any]:
+def latencies(
+    files: Mapping[str, Path],
+    image_px: int,
+    *,
+    rounds: int,
+    timer: Callable[..., Mapping[str, Sequence[float]]] = paired_milliseconds,
+) -> dict[str, Any]:
     """Milliseconds of each file on one picture, and by how much the first is faster than the others.
 
     Args:
-        files: ``integer``, ``float`` and ``teacher``, of which the first may be missing.
+        files: ``integer``, ``float`` and ``teacher``, of which some may be missing.
+        timer: times files of another runtime.
 
     Returns:
         ``threads``: for 1 and 2: ``ms`` (medians; of one thread, its processor time), ``ratios`` (medians over the
@@ -54,10 +61,7 @@ def latencies(files: Mapping[str, Path], image_px: int, *, rounds: int) -> dict[
     for threads in THREADS:
         if threads > cores:
             continue
-        times = {
-            name: np.array(ms)
-            for name, ms in paired_milliseconds(files, image_px, threads=threads, rounds=rounds).items()
-        }
+        times = {name: np.array(ms) for name, ms in timer(files, image_px, threads=threads, rounds=rounds).items()}
         pairs = [
             pair
             for pair in (("float", "integer"), ("teacher", "integer"), ("teacher", "float"))

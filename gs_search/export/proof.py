@@ -25,7 +25,17 @@ from gs_search.export.runtime import optimized_nodes, session
 from gs_search.slimming.layers import SlimLayer, slim_layers
 from gs_search.slimming.outputs import OutputGrid
 
-__all__ = ["SHARE", "Graph", "LayerCheck", "Reference", "check_floats", "check_graph", "check_layers"]
+__all__ = [
+    "SHARE",
+    "Graph",
+    "LayerCheck",
+    "Reference",
+    "check_floats",
+    "check_graph",
+    "check_layers",
+    "exact_output",
+    "fed_inputs",
+]
 
 SHARE = 0.005
 """Share of a layer's codes that may differ. Sound files have below 0.0005, faulty ones above 0.016."""
@@ -126,14 +136,14 @@ def check_layers(path: Path, reference: Reference, pictures: Tensor) -> list[Lay
         one for each layer of ``reference.outputs``, in order of definition.
     """
     model = onnx.load(path)
-    inputs = _inputs(reference, pictures)
+    inputs = fed_inputs(reference, pictures)
     checks = []
     for name, layer in slim_layers(reference.student).items():
         if name not in reference.outputs:
             continue
         grid = reference.outputs[name]
         shift = reference.shifts[name].view(1, -1, 1, 1)
-        expected = grid.codes(_output(reference.student, name, layer, inputs[name]) + shift)
+        expected = grid.codes(exact_output(reference.student, name, layer, inputs[name]) + shift)
         part = _cut(model, name, layer)
         found = None
         if part is not None:
@@ -170,7 +180,7 @@ def check_floats(path: Path, lowered: nn.Module, integer: set[str]) -> list[str]
     return missing
 
 
-def _inputs(reference: Reference, pictures: Tensor) -> dict[str, Tensor]:
+def fed_inputs(reference: Reference, pictures: Tensor) -> dict[str, Tensor]:
     """What the student on its grids feeds to each layer."""
     inputs: dict[str, Tensor] = {}
     handles = []
@@ -189,7 +199,7 @@ def _inputs(reference: Reference, pictures: Tensor) -> dict[str, Tensor]:
     return inputs
 
 
-def _output(student: nn.Module, name: str, layer: SlimLayer, x: Tensor) -> Tensor:
+def exact_output(student: nn.Module, name: str, layer: SlimLayer, x: Tensor) -> Tensor:
     """A layer's output before it is rounded, from its rounded input, in double precision."""
     grid = InputGrid.of_pixels() if layer.input_quantizer is None else InputGrid.of(layer.input_quantizer)
     exact: Any = copy.deepcopy(layer).double()

@@ -77,7 +77,7 @@ def find_student_file(
     kind = KINDS[format]
     option = "" if trial is None else f" --trial {trial}"
     hint = "; its float file is there: --float takes it" if others and not floats else ""
-    raise BadInput(f"{folder.exports}: no {whose} in {kind}; `gs-search export {folder.path}{option}` writes one{hint}")
+    raise BadInput(f"{folder.exports}: no {whose} in {kind}; `gs-search export {folder}{option}` writes one{hint}")
 
 
 def find_teacher_file(folder: RunFolder, student: Model, log: Callable[[str], None] = lambda line: None) -> Model:
@@ -103,7 +103,7 @@ def _given(folder: RunFolder, file: Path) -> Model:
     if path is None:
         raise BadInput(f"--file {file}: no such file, here or in {folder.exports}")
     if path.suffix != ".onnx":
-        raise BadInput(f"--file {file}: the page runs .onnx files; `gs-search export {folder.path}` writes them")
+        raise BadInput(f"--file {file}: the page runs .onnx files; `gs-search export {folder}` writes them")
     described = _described(folder, path)
     return described[1] if described is not None else Model(path, path.stem)
 
@@ -140,10 +140,10 @@ def _write_teacher(folder: RunFolder, student: Model) -> Path:
     from gs_search.groundwork import Groundwork
 
     if not folder.baselines.is_file():
-        raise BadInput(f"{folder.path}: this study has not been prepared; `gs-search run` does it")
+        raise BadInput(f"{folder}: this study has not been prepared; `gs-search run` does it")
     numbers = [student.trial] if student.trial is not None else [int(record["number"]) for record in folder.results()]
     if not numbers:
-        raise BadInput(f"{folder.path}: no trial has ended, so that nothing tells whose teacher this is")
+        raise BadInput(f"{folder}: no trial has ended, so that nothing tells whose teacher this is")
     texts = notes(folder, find_student(folder, trial=numbers[0]), None)
     folder.exports.mkdir(parents=True, exist_ok=True)
     return teacher_file(folder, Groundwork.of(folder, folder.config()), folder.exports, texts)

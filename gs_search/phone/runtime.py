@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -24,6 +23,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+from gs_search.cache import cache_folder
 from gs_search.errors import BadInput, GsSearchError
 
 __all__ = ["FILES", "INTEGRITY", "PACKAGE", "VERSION", "Runtime", "cache_folder", "fetch_runtime", "find_runtime"]
@@ -59,15 +59,6 @@ class Runtime:
 
     version: str
     folder: Path
-
-
-def cache_folder() -> Path:
-    """Where fetched files are kept: ``$GS_SEARCH_CACHE``, or ``gs-search`` in the user's folder for caches."""
-    if own := os.environ.get("GS_SEARCH_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "gs-search"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "gs-search"
 
 
 def find_runtime() -> Runtime:

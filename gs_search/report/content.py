@@ -177,9 +177,7 @@ def gather(folder: RunFolder) -> Content:
         spans = pack(trial_times(folder, results))
         full = read_full_trainings(folder, int(document["protocol"]["image_px"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"{folder.path}: a result or the baselines lack {error}; was another version at work?"
-        ) from error
+        raise BadInput(f"{folder}: a result or the baselines lack {error}; was another version at work?") from error
     reference = [document["reference_point"][name] for name in OBJECTIVES]
     return Content(
         folder=folder,

@@ -1,7 +1,7 @@
 """Using a Ray cluster that others have started: connecting, checking its nodes, planning, and letting go of it.
 
 The driver is a process of this machine: a node of the cluster (``auto``, ``HOST:PORT``), or any machine that reaches
-it and shares the run folder (``ray://HOST:10001``). Nothing is started or stopped but the study's own actors.
+it and the run folder (``ray://HOST:10001``). Nothing is started or stopped but the study's own actors.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def cluster_address(address: str | None) -> str | None:
 @contextmanager
 def connected(
     address: str,
-    folder: Path,
+    folder: str,
     scratch: Path,
     *,
     workers: int | str,
@@ -77,7 +77,7 @@ def connected(
 
     Args:
         address: see ``cluster_address``.
-        folder: the run folder, absolute.
+        folder: the run folder: its absolute path, or its URI.
         scratch: for files of this process.
         insecure: a cluster without token authentication will do.
 

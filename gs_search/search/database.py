@@ -73,7 +73,7 @@ def open_database(
     """
     if url is None:
         if read_only and not (folder.database.is_file() and folder.database.stat().st_size):
-            raise NoStudyYet(f"{folder.path}: no study database here yet")
+            raise NoStudyYet(f"{folder}: no study database here yet")
         try:
             check_file(folder.database)
         except Damaged as error:
@@ -85,12 +85,12 @@ def open_database(
         database = StudyDatabase(study, folder, config)
     except (ValueError, LookupError) as error:  # whole pages with nonsense in them
         raise Damaged(
-            f"{folder.path}: the study database is damaged ({type(error).__name__} while reading it); "
+            f"{folder}: the study database is damaged ({type(error).__name__} while reading it); "
             + ("restore it" if url else ways_out(folder, config.study))
         ) from error
     if not read_only and not database.trials() and folder.results():
         raise BadInput(
-            f"{folder.path}: trials/ has results but the database has none; restore study.db: "
+            f"{folder}: trials/ has results but the database has none; restore study.db: "
             f"{ways_out(folder, config.study)}"
         )
     return database
@@ -103,10 +103,10 @@ def _of_this_folder(study: optuna.Study, folder: RunFolder, *, read_only: bool) 
         return
     known = study.user_attrs.get("folder")
     if known is None and not read_only:
-        study.set_user_attr("folder", {"id": mine, "host": platform.node(), "path": str(folder.path.resolve())})
+        study.set_user_attr("folder", {"id": mine, "host": platform.node(), "path": folder.place})
     elif known is not None and known["id"] != mine:
         raise BadInput(
-            f"{folder.path}: the database holds another study {study.study_name!r}, of {known['path']} on "
+            f"{folder}: the database holds another study {study.study_name!r}, of {known['path']} on "
             f"{known['host']}; rename one of the two, or take another database"
         )
 
@@ -123,6 +123,8 @@ class StudyDatabase:
         self.feasibility = Feasibility(folder, config)
         self.note: Callable[[str], None] | None = None
         """Is told of a server that is away."""
+        self.on_ask: Callable[[], None] = lambda: None
+        """Is called when a trial is about to begin."""
         for trial in self.trials():
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs:
                 self.records.setdefault(trial.user_attrs.get("key", ""), trial.number)
@@ -177,7 +179,9 @@ class StudyDatabase:
         with quiet():
             # A start point may lie beyond what max_gflops leaves of the space; ``refuse`` answers it.
             warnings.filterwarnings("ignore", "Fixed parameter", UserWarning)
-            return self._patiently(self._ask)
+            asked = self._patiently(self._ask)
+        self.on_ask()
+        return asked
 
     def _ask(self) -> Asked:
         with transaction(self.study):
@@ -307,7 +311,9 @@ class StudyDatabase:
 
     def write_result(self, record: Mapping[str, Any]) -> None:
         """Write ``trials/<number>/result.json`` whole."""
-        self.folder.write_json(self.folder.trial(int(record["number"])) / "result.json", dict(record))
+        path = self.folder.trial(int(record["number"])) / "result.json"
+        self.folder.write_json(path, dict(record))
+        self.folder.send(path)
 
     def read_result(self, number: int) -> dict[str, Any] | None:
         """Read ``result.json`` of a trial; None where there is no whole one of this study and number."""
@@ -320,6 +326,7 @@ class StudyDatabase:
 
     def unheard_result(self, trial: FrozenTrial) -> dict[str, Any] | None:
         """Result that a running trial has left on disk, whose news did not arrive; None where there is none."""
+        self.folder.fetch(self.folder.trial(trial.number) / "result.json")
         record = self.read_result(trial.number)
         return record if record is not None and _describes(record, trial) else None
 

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import gs_search.errors
@@ -38,7 +37,7 @@ class PreparationElsewhere:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str,
         function: str,
         *,
         retrain: bool,
@@ -46,7 +45,7 @@ class PreparationElsewhere:
         told: Told,
         resources: Mapping[str, float],
     ) -> None:
-        self._arguments = (str(folder), function, retrain, dict(told))
+        self._arguments = (folder, function, retrain, dict(told))
         self._note, self._resources = note, dict(resources)
         self._actor: Any = None
 
@@ -113,7 +112,7 @@ class _Kept:
         self._process: Preparation | None = None
         if self._problem is None:
             os.environ.setdefault("OMP_NUM_THREADS", "1")
-            self._process = Preparation(Path(folder), function, retrain=retrain, note=self._lines.append)
+            self._process = Preparation(folder, function, retrain=retrain, note=self._lines.append)
 
     def ask(self) -> dict[str, Any]:
         """What it has said since the last time, and whether it has ended and how."""

@@ -57,12 +57,19 @@ def enqueue(folder: RunFolder, texts: Sequence[str]) -> dict[str, Any]:
         ``queued`` and ``known``: lists of points; a known one has the ``number`` of its trial.
 
     Raises:
-        BadInput: a point is none of the study's space; nothing is queued then.
+        BadInput: a point is none of the study's space, or the database is a file that only a run elsewhere may change;
+            nothing is queued then.
     """
     config = folder.config()
     space = Feasibility(folder, config).space()  # a point that may not start would only be answered so
     points = [parse_point(text, space) for text in texts]
-    database = open_database(folder, config, url=database_url(config))
+    url = database_url(config)
+    if url is None and folder.mirror is not None and (holder := folder.holder()):
+        raise BadInput(
+            f"{folder}: process {holder['pid']} on {holder['host']} runs this study, and has its database; points "
+            "reach it through a database server (GS_SEARCH_STORAGE) only, or once it has ended"
+        )
+    database = open_database(folder, config, url=url)
     queued, known = [], []
     for point in points:
         number = _known(database, point)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.errors import BadInput
+from gs_search.remote import is_remote
 
 __all__ = ["PROBE", "Told", "fits", "is_gone", "look_around", "machine", "marked", "own_versions", "unfit"]
 
@@ -39,8 +40,19 @@ Told = Mapping[str, Any]
 
 
 @contextmanager
-def marked(folder: Path) -> Iterator[dict[str, Any]]:
-    """Put a file with a word that nobody else knows into a run folder; yields what to tell nodes of it."""
+def marked(place: str) -> Iterator[dict[str, Any]]:
+    """Put a file with a word that nobody else knows into a run folder; yields what to tell nodes of it.
+
+    Args:
+        place: its absolute path, or its URI.
+    """
+    if is_remote(place):
+        from gs_search.remote.guest import probed
+
+        with probed(place, PROBE) as (name, word):
+            yield {"folder": place, "probe": name, "word": word, "versions": own_versions()}
+        return
+    folder = Path(place)
     for stale in folder.glob(f"{PROBE}*"):
         stale.unlink(missing_ok=True)
     word = secrets.token_hex(16)
@@ -78,13 +90,20 @@ def unfit(told: Told, mark: str = "") -> str | None:
     for name, wanted in told["versions"].items():
         if mine.get(name) != wanted:
             return f"has {name} {mine.get(name)}, this machine {wanted}; install the same"
+    if "://" in told["folder"]:
+        from gs_search.remote.guest import guest_problem
+
+        return guest_problem(told["folder"], told["probe"], told["word"], mark)
     probe = Path(told["folder"]) / told["probe"]
     try:
         word = probe.read_text(encoding="ascii")
     except OSError:
         word = ""
     if word != told["word"]:
-        return f"does not see the run folder {told['folder']}; put it on a file system that all nodes share (--out)"
+        return (
+            f"does not see the run folder {told['folder']}; put it on a file system that all nodes "
+            "share, or into an object store (--out s3://bucket/...)"
+        )
     if mark:
         try:
             probe.with_name(f"{probe.name}.{mark}").write_text(told["word"], encoding="ascii")
@@ -191,10 +210,10 @@ def look_around(
                 problems.append(f"node {name} does not answer ({type(error).__name__})")
             continue
         found.append((node, said["machine"]))
-        mark = Path(told["folder"]) / f"{told['probe']}.{node['NodeID'][:8]}"
+        mark = None if is_remote(told["folder"]) else Path(told["folder"]) / f"{told['probe']}.{node['NodeID'][:8]}"
         if said["problem"]:
             problems.append(f"node {name} {said['problem']}")
-        elif not mark.is_file():
+        elif mark is not None and not mark.is_file():
             problems.append(f"node {name} has another folder of the name {told['folder']}; share one (--out)")
         elif not (said["tokens"] or insecure or address.startswith("127.")):
             problems.append(

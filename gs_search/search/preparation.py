@@ -31,6 +31,7 @@ class Preparation:
     """The running process.
 
     Args:
+        folder: of the run, or its URI.
         function: ``module:name`` of ``prepare(config, folder, log, retrain_teacher=...)``.
         retrain: have the teacher trained, whatever the study says.
         note: gets each line that the process logs, from another thread.
@@ -39,7 +40,7 @@ class Preparation:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         function: str,
         *,
         retrain: bool,
@@ -137,14 +138,21 @@ def _end_with_parent() -> None:
 def _main(folder: str, function: str, *options: str) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from gs_search.config import load_resolved
+    from gs_search.remote.store import PATIENCE_S
     from gs_search.runfolder import RunFolder
 
-    run_folder = RunFolder(Path(folder))
-    config = load_resolved(run_folder.resolved_yaml)
     try:
+        run_folder = RunFolder(folder, at_work=True)
+        if run_folder.mirror is not None:
+            run_folder.mirror.store.patience_s = PATIENCE_S
+            run_folder.fetch(run_folder.resolved_yaml)
+            run_folder.mirror.fetch_below(run_folder.teacher.name)
+        config = load_resolved(run_folder.resolved_yaml)
         function_named(function)(
             config, run_folder, lambda line: print(line, flush=True), retrain_teacher="retrain" in options
         )
+        if run_folder.mirror is not None:
+            run_folder.mirror.send_below(run_folder.teacher)
     except GsSearchError as error:
         print(ERROR_MARK + json.dumps({"kind": type(error).__name__, "message": str(error)}), flush=True)
         return 1

@@ -26,6 +26,7 @@ from gs_search.search.cluster import local_ray, obituary, scratch_folder
 from gs_search.search.connection import Cluster, cluster_address, connected
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.elsewhere import PreparationElsewhere
+from gs_search.search.keeper import StoreKeeper
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
 from gs_search.search.standing import Baselines, standing
@@ -104,17 +105,20 @@ def run_study(
     start = time.monotonic()
     total = config.trials if trials is None else trials
     hours = config.hours if hours is None else hours
-    with _plain_errors(folder), progress or Progress() as progress, folder.lock():
-        folder.create(config)
+    with _plain_errors(folder), progress or Progress() as progress, folder.lock(progress.note):
         url = with_driver(storage) if storage else database_url(config)
+        folder.join(database=url is None)
+        folder.create(config)
+        keeper = StoreKeeper(folder, None if url else RollingCopy(folder, progress.note))
         database = open_database(folder, config, url=url)
-        database.note = progress.note
+        database.note, database.on_ask = progress.note, keeper.asked
         _set_right(database, progress)
         before = database.counted()
         if retrain_teacher:
             _forget_teacher(folder, before + database.taken_over())
         if earlier is not None and folder.baselines.is_file():
-            _take_over(database, earlier, progress)
+            keeper.prepared(whole=True)
+            _take_over(database, earlier, progress, keeper)
             earlier = None
         ending = "nothing_to_do"
         if before < total:
@@ -131,7 +135,7 @@ def run_study(
                     insecure=insecure,
                     earlier=earlier,
                     trial_function=trial_function,
-                    copy=None if url else RollingCopy(folder, progress.note),
+                    keeper=keeper,
                 ),
                 prepare_function,
                 retrain_teacher,
@@ -147,7 +151,7 @@ def _plain_errors(folder: RunFolder) -> Iterator[None]:
     except (OSError, StorageInternalError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         raise GsSearchError(
-            f"{folder.path}: {reason}; finished results are safe in trials/, and the same command goes on from there "
+            f"{folder}: {reason}; finished results are safe in trials/, and the same command goes on from there "
             "once that is mended"
         ) from error
 
@@ -168,8 +172,7 @@ class _Run:
     earlier: RunFolder | None
     """None where there is none, or its students have been taken over."""
     trial_function: str
-    copy: RollingCopy | None
-    """None where the database is no file of the run folder."""
+    keeper: StoreKeeper
 
 
 def _set_right(database: StudyDatabase, progress: Progress) -> None:
@@ -185,17 +188,20 @@ def _set_right(database: StudyDatabase, progress: Progress) -> None:
         progress.note(f"queued again: {', '.join(map(str, again))}")
 
 
-def _take_over(database: StudyDatabase, earlier: RunFolder, progress: Progress) -> None:
+def _take_over(database: StudyDatabase, earlier: RunFolder, progress: Progress, keeper: StoreKeeper) -> None:
     progress.note(str(warm_start(database, earlier)))
+    keeper.took_over()
 
 
 def _forget_teacher(folder: RunFolder, finished: int) -> None:
     if finished:  # of whatever ending: their figures would stand beside another teacher's
         raise BadInput(
-            f"{folder.path}: {finished} finished trials imitate its present teacher; to have another one "
+            f"{folder}: {finished} finished trials imitate its present teacher; to have another one "
             "trained, take another folder with --out"
         )
     shutil.rmtree(folder.teacher, ignore_errors=True)
+    if folder.mirror is not None:
+        folder.mirror.forget_below(folder.teacher.name)
 
 
 def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
@@ -204,7 +210,8 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
         interruption(run.progress.note, "stopping; what is finished is kept") as interrupted,
         scratch_folder() as scratch,
     ):
-        path, note = run.folder.path.resolve(), run.progress.note
+        path, note = run.folder.place, run.progress.note
+        run.keeper.wait_for_store(note, interrupted)
         prepared: Preparation | PreparationElsewhere | None = None
         if run.address is None:
             prepared = Preparation(path, prepare_function, retrain=retrain, note=note)
@@ -229,6 +236,8 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
                     ready = prepared.wait(interrupted)
                 finally:
                     prepared.close()
+                if ready:
+                    run.keeper.prepared(whole=run.earlier is not None)
                 ending = _search(run, cluster, scratch, interrupted) if ready else "interrupted"
         finally:
             if prepared is not None:
@@ -238,10 +247,10 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
             try:
                 # Only now, when no worker can write a result any more.
                 run.database.settle("interrupted", "the run was stopped")
+                run.keeper.results()
                 _publish(run)
             finally:
-                if run.copy:
-                    run.copy.make()
+                run.keeper.close()
     return ending
 
 
@@ -254,7 +263,7 @@ def _ray(run: _Run, scratch: Path) -> Iterator[Cluster]:
         return
     with connected(
         run.address,
-        run.folder.path.resolve(),
+        run.folder.place,
         scratch,
         workers=run.workers,
         device=run.config.device,
@@ -282,7 +291,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     from gs_search.search.worker import TrialWorker
 
     if run.earlier is not None:
-        _take_over(run.database, run.earlier, run.progress)
+        _take_over(run.database, run.earlier, run.progress, run.keeper)
     run.database.enqueue_start_points()  # but for those that came from an earlier study
     plan = cluster.plan.packed(run.folder.read_json(run.folder.baselines).get("gpu_memory"))
     baselines = Baselines.read(run.folder)
@@ -291,7 +300,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     told = {"total": run.total, "workers": plan.workers, "pid": os.getpid(), "ends": ends}
     run.database.describe("run", told)
     run.progress.note(
-        f"{run.total - where.done} trials to go, {plan.workers} at once on {plan.device}; results in {run.folder.path}"
+        f"{run.total - where.done} trials to go, {plan.workers} at once on {plan.device}; results in {run.folder}"
     )
     run.progress.start(where.done, run.total)
 
@@ -300,8 +309,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
             run.progress.trial(record, standing(run.database, baselines, run.total, plan.workers, ends=ends))
         except Exception as error:  # the trial is recorded; a search does not end for want of a line about it
             run.progress.note(f"trial {record['number']} ended; its line failed: {one_line(error)}")
-        if run.copy:
-            run.copy.told()
+        run.keeper.ended(int(record["number"]))
 
     searcher = StudySearcher(
         run.database,
@@ -318,7 +326,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
         tune.run(
             TrialWorker,
             name="trials",
-            config={"folder": str(run.folder.path.resolve()), "function": run.trial_function, "told": cluster.told},
+            config={"folder": run.folder.place, "function": run.trial_function, "told": cluster.told},
             search_alg=searcher,
             scheduler=ParetoStopping(rungs, searcher),
             num_samples=-1,

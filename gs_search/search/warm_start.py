@@ -12,7 +12,9 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -55,16 +57,16 @@ class WarmStart:
 def refuse_other_teacher(folder: RunFolder, earlier: RunFolder) -> None:
     """Raise BadInput unless both studies have one teacher and one way of measuring."""
     if folder.path.resolve() == earlier.path.resolve():
-        raise BadInput(f"--from {earlier.path}: is the run folder of this very study")
+        raise BadInput(f"--from {earlier}: is the run folder of this very study")
     here, there = (found.read_json(found.baselines)["protocol"]["id"] for found in (folder, earlier))
     if here != there:
         raise BadInput(
-            f"--from {earlier.path}: measured by protocol {there}, {folder.path} by {here}; such numbers cannot be "
+            f"--from {earlier}: measured by protocol {there}, {folder} by {here}; such numbers cannot be "
             "compared (other pictures, number of pictures, or image_px)"
         )
     mine, its = (_sha256_of_teacher(found) for found in (folder, earlier))
     if mine != its:
-        raise BadInput(f"--from {earlier.path}: has another teacher ({its[:12]}) than {folder.path} ({mine[:12]})")
+        raise BadInput(f"--from {earlier}: has another teacher ({its[:12]}) than {folder} ({mine[:12]})")
 
 
 def _sha256_of_teacher(folder: RunFolder) -> str:
@@ -85,9 +87,9 @@ def warm_start(database: StudyDatabase, earlier: RunFolder) -> WarmStart:
     refuse_other_teacher(folder, earlier)
     here, there = config.identity(), theirs.identity()
     if differing := [key for key in MADE_ALIKE if here.get(key) != there.get(key)]:
-        raise BadInput(f"--from {earlier.path}: its trials were trained otherwise ({', '.join(differing)} differ)")
+        raise BadInput(f"--from {earlier}: its trials were trained otherwise ({', '.join(differing)} differ)")
 
-    name, results, space = earlier.path.resolve().name, earlier.results(), database.feasibility.space()
+    name, results, space = PurePath(urlsplit(earlier.place).path).name, earlier.results(), database.feasibility.space()
     skipped: Counter[str] = Counter()
     added = 0
     for record in results:

@@ -20,7 +20,8 @@ from ray import get_runtime_context
 from ray.tune import Trainable
 
 from gs_search.database_url import SECRETS
-from gs_search.errors import BadInput, TrialFailed
+from gs_search.errors import BadInput, GsSearchError, TrialFailed
+from gs_search.search.courier import Courier
 from gs_search.search.endings import STACK, Asked, failure_record, objective_problem
 from gs_search.search.nodes import machine, unfit
 from gs_search.search.preparation import function_named
@@ -50,7 +51,8 @@ class TrialWorker(Trainable):
             os.environ.pop(name, None)
         if config.get("told") and (problem := unfit(config["told"])):  # a node that came after the beginning
             raise BadInput(f"the node {machine()['host']} {problem}")
-        self._folder = RunFolder(Path(config["folder"]))
+        self._folder = RunFolder(config["folder"], at_work=True)
+        self._courier = Courier(self._folder)
         self._study = load_resolved(self._folder.resolved_yaml)
         self._node = machine(gpu=self._study.device != "cpu") | {"id": get_runtime_context().get_node_id()}
         self._asked, self._timeout_s = _asked(config), config.get("timeout_s")
@@ -66,6 +68,7 @@ class TrialWorker(Trainable):
         """Run the trial as far as its next rung, or to its end; ``record`` is its ``result.json``."""
         if self._trial is None:
             function, timeout_s = self.config["function"], self._timeout_s
+            self._courier.begin(self._asked)
             self._trial = run_in_rungs(
                 function, self._asked, self._study, self._folder, timeout_s=timeout_s, node=self._node
             )
@@ -74,6 +77,7 @@ class TrialWorker(Trainable):
             return {"rung": [next(self._trial)], "done": False}
         except StopIteration as end:
             self._trial = None
+            self._courier.end(result=True)
             return {"record": [end.value], "done": True}
 
     def cleanup(self) -> None:
@@ -84,6 +88,8 @@ class TrialWorker(Trainable):
         if self._trial is not None:
             self._trial.close()
             self._trial = None
+            with suppress(GsSearchError):  # the driver has written how it ended
+                self._courier.end(result=False)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: a trial is repeated whole."""

@@ -1,4 +1,4 @@
-"""A cluster of three nodes and a PostgreSQL server; nothing of them is left when the tests have ended."""
+"""A cluster of three nodes, a PostgreSQL server, an S3 server; nothing of them is left when the tests have ended."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
 from tests.cluster.postgres import Postgres, find_postgres  # noqa: E402
 from tests.cluster.raylets import RayCluster  # noqa: E402
+from tests.remote.s3 import S3Server  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +46,15 @@ def cluster(started: RayCluster) -> RayCluster:
     """A head, and three nodes with a core each."""
     started.full()
     return started
+
+
+@pytest.fixture(scope="session")
+def s3(root: Path) -> Iterator[S3Server]:
+    server = S3Server(root / "s3.txt")
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

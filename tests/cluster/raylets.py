@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.kills_processes import below, wait_until_gone
+from tests.remote.s3 import KEYS
 from tests.test_readme import commands
 
 __all__ = ["Node", "RayCluster", "free_port"]
@@ -100,6 +101,7 @@ class RayCluster:
     def environment(self) -> dict[str, str]:
         """Of a login on any of the machines."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GS_SEARCH_", "PG"))}
+        own |= KEYS  # of the S3 server, where a test has one
         own |= {"HOME": str(self.root / "home"), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
         own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
         own["PYTHONPATH"] = os.pathsep.join([str(self.code), str(HERE.parent / "search"), *filter(None, sys.path)])
@@ -121,6 +123,8 @@ class RayCluster:
         (command,) = commands("test: cluster node")
         assert "HEAD:6379" in command
         folder = self.private / "ray" if self.isolated else self.root / f"n{self._last}"
+        # Copies of run folders in object stores are each node's own.
+        environment.setdefault("GS_SEARCH_CACHE", str(folder.with_name(f"{folder.name}-cache")))
         node = self._start(
             command.replace("HEAD:6379", self.address), f"--num-cpus={cpus}", f"--temp-dir={folder}",
             alone=self.isolated, **environment,

@@ -1,4 +1,4 @@
-"""One integer file for all tests of the proof: torch's exporter takes seconds."""
+"""One integer file for all tests of the proof, and one small study: torch's exporter takes seconds, a trial more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from gs_search.runfolder import RunFolder
 from tests.export.students import PX, pictures, rounded_student
 
 
@@ -33,3 +34,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     path = tmp_path_factory.mktemp("export") / "student.onnx"
     onnx.save(built.model, path)
     return Exported(student, built, path)
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A prepared study with one trial, of pictures of 32 px."""
+    from gs_search.trial import run_trial
+    from tests import tiny_study
+
+    config, folder = tiny_study.prepared(tmp_path_factory.mktemp("study"))
+    run_trial({"target_gflops_ratio": 0.4, "weight_bits": 4}, config, folder, number=0, seed=5)
+    return folder

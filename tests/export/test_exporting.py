@@ -15,28 +15,10 @@ from PIL import Image
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 from gs_search.cli import main  # noqa: E402
-from gs_search.config import load_study  # noqa: E402
 from gs_search.export import exporting  # noqa: E402
 from gs_search.runfolder import RunFolder  # noqa: E402
-from gs_search.trial import prepare, run_trial  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-STUDY = """
-study: tiny
-space: space.yaml
-seed: 1
-image_px: 32
-data: {kind: drawn, train: 24, val: 10, test: 4, reference: 12, views: 24}
-teacher: {kind: shipped}
-settings: {steps: 6, batch_size: 2, repair_pictures: 8}
-measure: {fid_images: 10, latency_repeats: 1}
-"""
-SPACE = """
-parameters:
-  target_gflops_ratio: {type: float, low: 0.1, high: 0.9, log: true}
-  weight_bits: {type: choice, choices: [8, 4]}
-"""
 
 # A user's program: nothing but the runtime, numpy and Pillow.
 PAINT = """
@@ -51,19 +33,6 @@ for path in sorted(pathlib.Path(sys.argv[2]).glob("*.png")):
     Image.fromarray(y.transpose(1, 2, 0)).save(pathlib.Path(sys.argv[3]) / path.name)
 assert not {"torch", "onnx", "gs_search"} & set(sys.modules)
 """
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    place = tmp_path_factory.mktemp("study")
-    (place / "study.yaml").write_text(STUDY)
-    (place / "space.yaml").write_text(SPACE)
-    config = load_study(place / "study.yaml")
-    folder = RunFolder(place / "run")
-    folder.create(config)
-    prepare(config, folder, lambda line: None)
-    run_trial({"target_gflops_ratio": 0.4, "weight_bits": 4}, config, folder, number=0, seed=5)
-    return folder
 
 
 def write_pngs(pictures: np.ndarray, place: Path) -> None:

@@ -21,6 +21,7 @@ from engine_studies import SPACE, MakeStudy, write_study  # noqa: E402
 from gs_search.config import StudyConfig, load_study  # noqa: E402
 from gs_search.runfolder import RunFolder  # noqa: E402
 from gs_search.search import storage  # noqa: E402
+from tests.remote.fixtures import elsewhere, s3, server  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
