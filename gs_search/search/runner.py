@@ -288,6 +288,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     from gs_search.search.rungs import Rungs
     from gs_search.search.scheduler import ParetoStopping
     from gs_search.search.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher
+    from gs_search.search.warm_processes import WarmProcesses
     from gs_search.search.worker import TrialWorker
 
     if run.earlier is not None:
@@ -328,13 +329,12 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
             name="trials",
             config={"folder": run.folder.place, "function": run.trial_function, "told": cluster.told},
             search_alg=searcher,
-            scheduler=ParetoStopping(rungs, searcher),
+            scheduler=ParetoStopping(rungs, searcher, WarmProcesses(plan.workers)),
             num_samples=-1,
             max_concurrent_trials=plan.workers,
             resources_per_trial=plan.resources,
             max_failures=0,
-            # A worker that stays spares every trial but its first the seconds of importing torch.
-            reuse_actors=True,
+            reuse_actors=True,  # see ``warm_processes``
             callbacks=[StudyCallback(searcher, run.progress.note)],
             storage_path=str(scratch / "tune"),
             trial_dirname_creator=lambda trial: str(trial.trial_id),

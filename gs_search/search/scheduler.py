@@ -8,6 +8,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gs_search.search.rungs import Rungs, Verdict
 from gs_search.search.searcher import StudySearcher
+from gs_search.search.warm_processes import WarmProcesses
 
 __all__ = ["ParetoStopping"]
 
@@ -15,9 +16,13 @@ __all__ = ["ParetoStopping"]
 class ParetoStopping(FIFOScheduler):
     """Stops a trial at a rung where another one dominates it; the searcher tells the study why."""
 
-    def __init__(self, rungs: Rungs, searcher: StudySearcher) -> None:
+    def __init__(self, rungs: Rungs, searcher: StudySearcher, warm: WarmProcesses) -> None:
         super().__init__()
-        self.rungs, self.searcher = rungs, searcher
+        self.rungs, self.searcher, self._warm = rungs, searcher, warm
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Have its process kept: this is where Tune shows its controller."""
+        self._warm.keep(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a trial that pauses at a rung."""
@@ -42,3 +47,5 @@ class ParetoStopping(FIFOScheduler):
                 self.rungs.remember(asked.number, result["record"][0].get("rungs") or ())
             except Exception as error:
                 self.searcher.give_up(f"reading the rungs of trial {asked.number}", error)
+        if self.searcher.asks_no_more():
+            self._warm.release()

@@ -126,6 +126,10 @@ class StudySearcher(Searcher):
         told = {"number": asked.number, "point": asked.point, "key": asked.key, "seed": asked.seed}
         return {**told, "timeout_s": timeout}
 
+    def asks_no_more(self) -> bool:
+        """Whether the trials that run are the last ones, as it looks now."""
+        return self._must_stop() or self._has_enough()
+
     def _has_enough(self) -> bool:
         waiting = len(self._again) + sum(map(len, self._twins.values()))
         return self._counted + len(self.live) + waiting >= self.total

@@ -32,6 +32,7 @@ from gs_search.search.rungs import Rungs
 from gs_search.search.scheduler import ParetoStopping
 from gs_search.search.searcher import FAILURES_IN_A_ROW, SearchStopped, StudyCallback, StudySearcher
 from gs_search.search.standing import Standing
+from gs_search.search.warm_processes import WarmProcesses
 from gs_search.search.worker import run_one
 
 SPACE: dict[str, Any] = {
@@ -109,7 +110,7 @@ def judging(make_study: MakeStudy, rungs: Any) -> tuple[StudySearcher, ParetoSto
     config, folder = make_study()
     searcher = searcher_of(open_database(folder, config))
     searcher.suggest("a")
-    return searcher, ParetoStopping(rungs, searcher), SimpleNamespace(trial_id="a", error_file=None)
+    return searcher, ParetoStopping(rungs, searcher, WarmProcesses(1)), SimpleNamespace(trial_id="a", error_file=None)
 
 
 def test_a_rung_that_cannot_be_judged_ends_the_search_with_one_line(make_study: MakeStudy) -> None:

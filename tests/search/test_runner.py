@@ -25,6 +25,7 @@ from gs_search.search.database import open_database
 from gs_search.search.progress import Progress
 from gs_search.search.runner import StudySummary, run_study
 from gs_search.search.standing import Standing
+from gs_search.search.warm_processes import WarmProcesses
 from gs_search.status import study_status
 
 pytestmark = pytest.mark.usefixtures("ray_started")
@@ -72,6 +73,14 @@ def test_a_study_runs_to_its_total_and_then_has_nothing_to_do(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    raised: list[bool] = []
+    keep = WarmProcesses.keep
+
+    def watched(self: WarmProcesses, controller: Any, trial: Any) -> None:
+        keep(self, controller, trial)
+        raised.append(bool(self._raised))
+
+    monkeypatch.setattr(WarmProcesses, "keep", watched)
     start_points = [
         {"target_gflops_ratio": 0.25, "weight_bits": 8},
         {"target_gflops_ratio": 0.05, "weight_bits": 4},
@@ -87,6 +96,7 @@ def test_a_study_runs_to_its_total_and_then_has_nothing_to_do(
     assert [r["point"] for r in results[:2]] == start_points
     assert {r["threads"] for r in results} == {"1"}, "one computing thread a process"
     assert 1 <= len({r["pid"] for r in results}) <= 2, "two warm processes, not one a trial"
+    assert raised == [True] * 6, "this Ray's controller has the cache whose limit is raised"
     assert os.getpid() not in {r["pid"] for r in results}
 
     lines = watcher.text.splitlines()
