@@ -6,13 +6,14 @@ Overhead of a trial and busy share of the workers, from the beginning of the fir
 then how long it takes to ask for a point and to tell a result in a database of 100, 1,000 and 3,000 trials. The
 space is the quickstart's, the sampler TPE with the same options, the database SQLite on the disk of ``--out``; Ray
 is as quiet on both sides. "reused": ``OptunaSearch`` with ``reuse_actors``; without it, Ray's default, every trial
-has a process of its own. Some twenty minutes; ``--quick`` eight; a stopped run continues.
+has a process of its own. Some twenty-five minutes; ``--quick`` ten; a stopped run continues.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shutil
 import statistics
@@ -84,8 +85,10 @@ def measure(out: Path, case: Case) -> dict[str, Any]:
         start = time.monotonic()
         (_run_ours if case["system"] == OURS else _run_stock)(place, case)
         whole = time.monotonic() - start
-        spans = [tuple(json.loads(line)) for line in times.read_text(encoding="utf-8").splitlines()]
-        return {**usage(spans, case["workers"]), "run_seconds": whole}
+        marks = [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
+        spans = [(begun, ended) for begun, ended, _ in marks]
+        processes = len({process for _, _, process in marks})
+        return {**usage(spans, case["workers"]), "processes": processes, "run_seconds": whole}
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -94,11 +97,18 @@ def usage(spans: Sequence[tuple[float, float]], workers: int) -> dict[str, float
     """What trials, each from a beginning to an end, leave of the time of their workers.
 
     Returns:
-        ``finished`` trials, ``overhead`` in worker seconds a trial, and ``busy``, 0..1.
+        ``finished`` trials, ``overhead`` in worker seconds a trial, and ``busy``, 0..1; ``steady`` is the busy share
+        between the time when as many trials have begun as there are workers and the beginning of the last one.
     """
-    available = workers * (max(end for _, end in spans) - min(start for start, _ in spans))
+    starts = sorted(start for start, _ in spans)
+    available = workers * (max(end for _, end in spans) - starts[0])
     used = sum(end - start for start, end in spans)
-    return {"finished": len(spans), "overhead": (available - used) / len(spans), "busy": used / available}
+    first, last = starts[min(workers, len(spans)) - 1], starts[-1]
+    inside = sum(max(0.0, min(end, last) - max(start, first)) for start, end in spans)
+    steady = inside / (workers * (last - first)) if last > first else math.nan
+    return {
+        "finished": len(spans), "overhead": (available - used) / len(spans), "busy": used / available, "steady": steady,
+    }  # fmt: skip
 
 
 def _study(place: Path, trials: int, workers: int) -> tuple[Any, Any]:
@@ -243,11 +253,15 @@ def _fill(study: Any, space: Any, count: int, *, attributes: bool) -> None:
 def runs_table(rows: Sequence[Row]) -> str:
     """One row a run."""
     return table(
-        ["trials of", "workers", "system", "trials", "overhead a trial, s", "workers busy, %", "whole run, s"],
+        [
+            "trials of", "workers", "system", "trials", "processes", "overhead a trial, s", "workers busy, %",
+            "busy once all have begun, %", "whole run, s",
+        ],
         [
             [
                 f"{row['seconds']:g} s", row["workers"], row["system"], f"{row['finished']} of {row['trials']}",
-                number(row["overhead"]), number(100 * row["busy"], 1), number(row["run_seconds"], 0),
+                row["processes"], number(row["overhead"]), number(100 * row["busy"], 1),
+                number(100 * row["steady"], 1), number(row["run_seconds"], 0),
             ]
             for row in rows
         ],

@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["ORDERS", "objectives", "prepare", "stock_trial", "trial"]
 
 ORDERS = "GS_SEARCH_BENCHMARK_ENGINE"
-"""Environment variable: JSON of ``seconds`` to sleep and ``times``, the file that gets a line a trial."""
+"""Environment variable: JSON of ``seconds`` to sleep and ``times``, a file that gets begin, end and process of each."""
 
 BEST = {"sparsity_multiplier.body": 1.0, "distill_weight": 10.0, "feature_weight": 5.0}
 
@@ -83,5 +83,5 @@ def _sleep() -> float:
     end = time.time()
     # One short write to a file opened for appending is whole, whoever else writes.
     with Path(orders["times"]).open("a", encoding="utf-8") as file:
-        file.write(json.dumps([start, end]) + "\n")
+        file.write(json.dumps([start, end, os.getpid()]) + "\n")
     return end - start

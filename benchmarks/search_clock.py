@@ -25,6 +25,7 @@ from gs_search.search.rungs import Rungs
 from gs_search.search.scheduler import ParetoStopping
 from gs_search.search.searcher import StudySearcher
 from gs_search.search.storage import quiet
+from gs_search.search.warm_processes import WarmProcesses
 
 __all__ = ["Exhausted", "Finished", "History", "MemoryDatabase", "Trains", "simulate"]
 
@@ -121,7 +122,7 @@ def simulate(
     searcher = StudySearcher(
         database, total=ENDLESS, deadline=None, interrupted=lambda: False, on_finish=lambda record: None
     )
-    scheduler = ParetoStopping(rungs, searcher)
+    scheduler = ParetoStopping(rungs, searcher, WarmProcesses(workers))
     events: list[tuple[float, int, _Trial]] = []
 
     def ask(clock: float) -> None:

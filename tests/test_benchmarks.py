@@ -29,9 +29,10 @@ from benchmarks.plot import Panel, write_plot
 from benchmarks.reference_step import fake_quantize
 from benchmarks.report import mean_and_spread, number, table, wrong_turns
 from benchmarks.rows import Case, Row, Rows, curve, distinct
+from benchmarks.scaling import limit, served
 
 
-@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step", "engine", "kills", "export"])
+@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step", "engine", "scaling", "kills", "export"])
 def test_says_how_it_is_called(name: str) -> None:
     done = CliRunner().invoke(import_module(f"benchmarks.{name}").main, ["--help"])
     assert done.exit_code == 0
@@ -118,9 +119,19 @@ def test_reference_quantization_rounds_weights_and_inputs_but_pixels() -> None:
 def test_usage_of_workers_by_trials_that_sleep() -> None:
     # Two workers for 4 s; three trials of 2 s, so that 2 s are lost on three of them.
     found = usage([(10.0, 12.0), (10.0, 12.0), (12.0, 14.0)], workers=2)
-    assert found == {"finished": 3, "overhead": pytest.approx(2 / 3), "busy": pytest.approx(0.75)}
-    row = {"system": "gs_search", "seconds": 2.0, "workers": 2, "trials": 4, "run_seconds": 9.4, **found}
-    assert runs_table([row]).splitlines()[-1] == "| 2 s | 2 | gs_search | 3 of 4 | 0.67 | 75.0 | 9 |"
+    # Both have begun at 10, the last trial begins at 12: nobody waits between.
+    assert found == {"finished": 3, "overhead": pytest.approx(2 / 3), "busy": pytest.approx(0.75), "steady": 1.0}
+    later = usage([(10.0, 11.0), (11.0, 12.0), (12.0, 13.0), (14.0, 15.0)], workers=2)
+    assert later["steady"] == pytest.approx(2 / 6) and later["busy"] == pytest.approx(0.4)
+    row = {"system": "gs_search", "seconds": 2.0, "workers": 2, "trials": 4, "processes": 2, **found}
+    row["run_seconds"] = 9.4
+    assert runs_table([row]).splitlines()[-1] == "| 2 s | 2 | gs_search | 3 of 4 | 2 | 0.67 | 75.0 | 100.0 | 9 |"
+
+
+def test_what_a_driver_serves() -> None:
+    row: dict[str, Any] = {"workers": 16, "seconds": 0.5, "steady": 0.25}
+    assert served(row) == 8.0  # four of sixteen busy with trials of half a second
+    assert "Asked for 32 trials a second, the engine ran 8.0" in limit(row) and "112 s or more" in limit(row)
 
 
 @pytest.mark.parametrize("name", ["engine", "engine-quick", "engine-tiny"])
