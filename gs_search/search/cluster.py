@@ -17,6 +17,7 @@ from typing import Literal
 
 from gs_search.database_url import SECRETS
 from gs_search.errors import GsSearchError, one_line
+from gs_search.search.head import lost_head
 
 __all__ = [
     "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "worker_environment",
@@ -184,6 +185,8 @@ def casualty() -> str | None:
 
     Ray itself does not tell: without its raylet a search waits for ever.
     """
+    if lost := lost_head():
+        return lost
     import ray
 
     node = ray._private.worker._global_node  # any public question would go to the dead process

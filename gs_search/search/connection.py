@@ -10,15 +10,16 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gs_search.errors import BadInput
 from gs_search.search.cluster import ENVIRONMENT, Plan
-from gs_search.search.nodes import fits, is_gone, look_around, marked
+from gs_search.search.head import watched_head
+from gs_search.search.nodes import able, fits, is_gone, look_around, marked
 
 if TYPE_CHECKING:
     from gs_search.config import ResourcesConfig
@@ -37,10 +38,20 @@ class Cluster:
 
     Args:
         told: what workers are told, see ``nodes.Told``; None on this machine.
+        known: ids of nodes that will do.
+        insecure: nodes that let everyone in will do too.
     """
 
-    def __init__(self, plan: Plan, told: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        told: Mapping[str, Any] | None = None,
+        known: Collection[str] = (),
+        *,
+        insecure: bool = False,
+    ) -> None:
         self.plan, self.told = plan, dict(told or {})
+        self.known, self.insecure = frozenset(known), insecure
 
     def is_gone(self, address: str) -> bool:
         """Whether the machine of an address has died; a cluster takes some seconds to notice."""
@@ -91,18 +102,16 @@ def connected(
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     _init(address)
-    try:
+    with watched_head(_door(address), note), closing(SimpleNamespace(close=ray.shutdown)):
         with marked(folder) as told:
-            found = look_around(told, _nodes(resources.custom), insecure=insecure)
+            found = look_around(told, able(resources.custom), insecure=insecure)
             plan = plan_cluster(workers, device, [node["Resources"] for node, _ in found], resources)
             kinds = {(one["cpu"], one["gpu"] if plan.device == "cuda" else None) for _, one in found}
             note(f"{len(found)} nodes of {len(kinds)} kind{'s' * (len(kinds) > 1)} for trials, at {address}")
             if len(kinds) > 1:
                 note("times and latencies compare only among trials of one kind of node; result.json names it")
             with _standing_in(address, scratch):
-                yield Cluster(plan, told)
-    finally:
-        ray.shutdown()
+                yield Cluster(plan, told, frozenset(node["NodeID"] for node, _ in found), insecure=insecure)
 
 
 def _set_environment() -> None:
@@ -121,6 +130,9 @@ def _init(address: str) -> None:
         try:
             with _hushed():
                 ray.init(address, configure_logging=False, log_to_driver=False)
+            for name in list(logging.root.manager.loggerDict):  # each of these has a level of its own
+                if name.startswith("ray.util.client"):
+                    logging.getLogger(name).setLevel(logging.CRITICAL)
             return
         except Exception as error:
             text = str(error)
@@ -174,13 +186,13 @@ def _knock(address: str) -> None:
         raise BadInput(f"--address {address}: nobody answers there ({error}); is the head of the cluster up?") from None
 
 
-def _nodes(custom: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Live nodes that may get trials."""
+def _door(address: str) -> str:
+    """Where the head answers, as ``HOST:PORT``."""
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    able = [node for node in alive if fits(node["Resources"], {"CPU": 1e-3, **custom})]
-    return able
+    if address != "auto":
+        return address.removeprefix("ray://")
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def plan_cluster(

@@ -13,6 +13,8 @@ from typing import Any
 
 import gs_search.errors
 from gs_search.errors import GsSearchError
+from gs_search.search.cluster import casualty
+from gs_search.search.head import last_words
 from gs_search.search.nodes import Told, unfit
 from gs_search.search.preparation import Preparation
 
@@ -76,6 +78,8 @@ class PreparationElsewhere:
             done, _ = ray.wait([answer], timeout=ASK_EVERY_S)
             if interrupted():
                 return False
+            if dead := casualty():
+                raise GsSearchError(last_words(dead))
             if not done:
                 if waiting and time.monotonic() - begun > TOLD_AFTER_S:
                     self._note("waiting for a node that prepares the study")

@@ -1,8 +1,8 @@
 """The machines of a Ray cluster: what each one is, and what speaks against using it.
 
 A node has to see the run folder of this machine, and to have its versions: a trial that ran with others would give
-numbers that nobody could compare. ``look_around`` asks all nodes that are there when a study begins; ``unfit`` is asked
-again by every worker, for nodes come later too. No Ray at import.
+numbers that nobody could compare. ``look_around`` asks all nodes that are there when a study begins, ``newcomers``
+those that come later, and every worker asks itself. No Ray at import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from typing import Any
 from gs_search.errors import BadInput
 from gs_search.remote import is_remote
 
-__all__ = ["PROBE", "Told", "fits", "is_gone", "look_around", "machine", "marked", "own_versions", "unfit"]
+__all__ = [
+    "PROBE", "Told", "able", "ask", "fits", "is_gone", "look_around", "machine", "marked", "named", "objection",
+    "own_versions", "unfit",
+]  # fmt: skip
 
 PROBE = ".probe-"
 """Beginning of the names of files in a run folder by which nodes show that it is theirs too."""
@@ -158,6 +161,17 @@ def fits(node: Mapping[str, float], trial: Mapping[str, float]) -> int:
     return min((int(node.get(name, 0.0) / amount + 1e-6) for name, amount in wanted.items()), default=0)
 
 
+def able(custom: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Live nodes of the cluster that may get trials.
+
+    Args:
+        custom: resources that a trial takes, besides cores and GPUs.
+    """
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"] and fits(node["Resources"], {"CPU": 1e-3, **custom})]
+
+
 def _answer(told: Told, mark: str) -> dict[str, Any]:
     """What a node says of itself; runs on the node."""
     import ray
@@ -167,21 +181,15 @@ def _answer(told: Told, mark: str) -> dict[str, Any]:
     return {"problem": unfit(told, mark), "tokens": tokens, "machine": machine()}
 
 
-def look_around(
-    told: Told, nodes: Sequence[Mapping[str, Any]], *, insecure: bool
-) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """Ask nodes of the cluster that this process is connected to what they are.
+def ask(told: Told, nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ask nodes of the cluster that this process is connected to what they are, without waiting.
 
     Args:
         told: see ``Told``.
-        nodes: of ``ray.nodes()``; those that may get trials.
-        insecure: a cluster that lets everyone in will do.
+        nodes: of ``ray.nodes()``.
 
     Returns:
-        Each that is alive, and its ``machine()``.
-
-    Raises:
-        BadInput: one of them will not do; the line names it, and why.
+        Their ids, and what Ray will have the answer of each in.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -198,28 +206,63 @@ def look_around(
             asked[node["NodeID"]] = answer.options(scheduling_strategy=there).remote(told, node["NodeID"][:8])
     finally:
         ray.cloudpickle.unregister_pickle_by_value(this)
+    return asked
+
+
+def named(node: Mapping[str, Any]) -> str:
+    """A node, for people."""
+    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def objection(told: Told, node: Mapping[str, Any], said: Mapping[str, Any], *, insecure: bool) -> str | None:
+    """What speaks against using a node that has answered, or None.
+
+    Args:
+        said: its answer.
+        insecure: a cluster that lets everyone in will do.
+    """
+    if said["problem"]:
+        return str(said["problem"])
+    if not is_remote(told["folder"]):
+        mark = Path(told["folder"]) / f"{told['probe']}.{node['NodeID'][:8]}"
+        if not mark.is_file():
+            return f"has another folder of the name {told['folder']}; share one (--out)"
+    if not (said["tokens"] or insecure or node["NodeManagerAddress"].startswith("127.")):
+        return "lets everyone in who reaches it: start Ray with RAY_AUTH_MODE=token on every node, or say --insecure"
+    return None
+
+
+def look_around(
+    told: Told, nodes: Sequence[Mapping[str, Any]], *, insecure: bool
+) -> list[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """Ask nodes of the cluster that this process is connected to what they are, and wait for all of them.
+
+    Args:
+        told: see ``Told``.
+        nodes: of ``ray.nodes()``; those that may get trials.
+        insecure: a cluster that lets everyone in will do.
+
+    Returns:
+        Each that is alive, and its ``machine()``.
+
+    Raises:
+        BadInput: one of them will not do; the line names it, and why.
+    """
+    import ray
+
+    asked = ask(told, nodes)
     found: list[tuple[Mapping[str, Any], dict[str, Any]]] = []
     problems: list[str] = []
     for node in nodes:
-        address = node["NodeManagerAddress"]
-        name = f"{node['NodeManagerHostname']} ({address})"
         try:
             said = ray.get(asked[node["NodeID"]], timeout=PATIENCE_S)
         except Exception as error:
-            if not is_gone(address):  # it died a moment ago, and the cluster did not know yet
-                problems.append(f"node {name} does not answer ({type(error).__name__})")
+            if not is_gone(node["NodeManagerAddress"]):  # it died a moment ago, and the cluster did not know yet
+                problems.append(f"{named(node)} does not answer ({type(error).__name__})")
             continue
         found.append((node, said["machine"]))
-        mark = None if is_remote(told["folder"]) else Path(told["folder"]) / f"{told['probe']}.{node['NodeID'][:8]}"
-        if said["problem"]:
-            problems.append(f"node {name} {said['problem']}")
-        elif mark is not None and not mark.is_file():
-            problems.append(f"node {name} has another folder of the name {told['folder']}; share one (--out)")
-        elif not (said["tokens"] or insecure or address.startswith("127.")):
-            problems.append(
-                f"node {name} lets everyone in who reaches it: start Ray with RAY_AUTH_MODE=token on every node, or "
-                "say --insecure"
-            )
+        if problem := objection(told, node, said, insecure=insecure):
+            problems.append(f"{named(node)} {problem}")
     if problems:
         more = f" (and {len(problems) - 1} more like it)" if len(problems) > 1 else ""
         raise BadInput(f"{problems[0]}{more}")

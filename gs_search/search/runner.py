@@ -22,10 +22,11 @@ from gs_search.database_url import database_url, with_driver
 from gs_search.errors import BadInput, GsSearchError, one_line
 from gs_search.interruption import interruption
 from gs_search.search.backup import RollingCopy
-from gs_search.search.cluster import local_ray, obituary, scratch_folder
+from gs_search.search.cluster import casualty, local_ray, obituary, scratch_folder
 from gs_search.search.connection import Cluster, cluster_address, connected
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.elsewhere import PreparationElsewhere
+from gs_search.search.head import last_words
 from gs_search.search.keeper import StoreKeeper
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
@@ -285,6 +286,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     """Have Tune run trials until the searcher says that it is enough."""
     from ray import tune
 
+    from gs_search.search.newcomers import Newcomers, TrialPlace
     from gs_search.search.rungs import Rungs
     from gs_search.search.scheduler import ParetoStopping
     from gs_search.search.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher
@@ -320,6 +322,17 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
         on_finish=on_finish,
         is_gone=cluster.is_gone,
     )
+    place = TrialPlace(plan.resources)
+    callbacks: list[Any] = [StudyCallback(searcher, run.progress.note)]
+    if cluster.told:
+        newcomers = Newcomers(
+            cluster,
+            place,
+            custom=run.config.resources.custom,
+            note=run.progress.note,
+            give_up=lambda error: searcher.give_up("placing trials", error),
+        )
+        callbacks.insert(0, newcomers)  # before a trial is queued again
     rungs = Rungs(run.config.stopping.rule, run.config.stopping.margin_db)
     for trial in run.database.trials():
         rungs.remember(trial.number, (run.database.read_result(trial.number) or {}).get("rungs") or ())
@@ -332,10 +345,10 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
             scheduler=ParetoStopping(rungs, searcher, WarmProcesses(plan.workers)),
             num_samples=-1,
             max_concurrent_trials=plan.workers,
-            resources_per_trial=plan.resources,
+            resources_per_trial=place,
             max_failures=0,
             reuse_actors=True,  # see ``warm_processes``
-            callbacks=[StudyCallback(searcher, run.progress.note)],
+            callbacks=callbacks,
             storage_path=str(scratch / "tune"),
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             raise_on_failed_trial=False,
@@ -347,10 +360,10 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     except RayLost as lost:
         # Nobody can be asked to end its workers; they notice by themselves.
         time.sleep(WORKERS_DIE_S)
-        raise GsSearchError(
-            f"a process of Ray has died: {lost}; what is finished is kept, and the same command goes on from there"
-        ) from None
+        raise GsSearchError(last_words(str(lost))) from None
     except Exception as error:
+        if searcher.error is None and (dead := casualty()):
+            raise GsSearchError(last_words(dead)) from None
         if searcher.error is None:
             raise GsSearchError(f"Ray Tune ended the search: {one_line(error)}") from error
     if searcher.error is not None:

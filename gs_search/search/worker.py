@@ -23,6 +23,7 @@ from gs_search.database_url import SECRETS
 from gs_search.errors import BadInput, GsSearchError, TrialFailed
 from gs_search.search.courier import Courier
 from gs_search.search.endings import STACK, Asked, failure_record, objective_problem
+from gs_search.search.head import end_without
 from gs_search.search.nodes import machine, unfit
 from gs_search.search.preparation import function_named
 
@@ -51,6 +52,8 @@ class TrialWorker(Trainable):
             os.environ.pop(name, None)
         if config.get("told") and (problem := unfit(config["told"])):  # a node that came after the beginning
             raise BadInput(f"the node {machine()['host']} {problem}")
+        if config.get("told"):
+            end_without(get_runtime_context().gcs_address)
         self._folder = RunFolder(config["folder"], at_work=True)
         self._courier = Courier(self._folder)
         self._study = load_resolved(self._folder.resolved_yaml)

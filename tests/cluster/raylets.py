@@ -70,9 +70,10 @@ class RayCluster:
 
     Args:
         root: a short path; ``shared`` in it is the same on all nodes, ``private`` is not.
+        first: the head's address is the one after 127.0.0.FIRST; clusters that live at a time have their own.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, first: int = 10) -> None:
         self.root, self.shared, self.private = root, root / "shared", root / "private"
         for folder in (self.shared, self.private, root / "home"):
             folder.mkdir()
@@ -83,7 +84,7 @@ class RayCluster:
         self.isolated = namespaces_allowed()
         self.port, self.client_port, self.jobs_port, agent_port = (free_port() for _ in range(4))
         self.nodes: list[Node] = []
-        self._last = 10
+        self._last = first
         self.shell(*commands("test: cluster token"))
         self.token = (root / "home" / ".ray" / "auth_token").read_text()
         (head,) = commands("test: cluster head")

@@ -179,10 +179,11 @@ def test_nodes_the_run_and_the_server_die(cluster: RayCluster, postgres: Postgre
     assert resumed, "a trial went on from its checkpoint"
 
 
-def real_study(root: Path, name: str) -> Path:
-    """24 real trials of some seconds."""
+def real_study(root: Path, name: str, *, steps: int = 2) -> Path:
+    """24 real trials of some seconds, or of more steps."""
     root.mkdir()
-    (root / "small_space.yaml").write_text(REAL_SPACE, encoding="utf-8")
+    assert "steps: 2" in REAL_SPACE
+    (root / "small_space.yaml").write_text(REAL_SPACE.replace("steps: 2", f"steps: {steps}"), encoding="utf-8")
     text = REAL_STUDY.replace("study: small", f"study: {name}").replace("trials: 3", f"trials: {CENTRAL}")
     path = root / f"{name}.yaml"
     path.write_text(f"{text}device: cpu\nsampler: random\nworkers: 3\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gs_search
-from gs_search.search.nodes import PROBE, fits, machine, marked, own_versions, unfit
+from gs_search.search.nodes import PROBE, fits, machine, marked, objection, own_versions, unfit
 
 
 def test_a_node_that_sees_the_folder_and_has_our_versions_will_do(tmp_path: Path) -> None:
@@ -44,6 +44,29 @@ def test_another_version_is_named_with_both(package: str, tmp_path: Path) -> Non
         mine = own_versions()[package]
         told["versions"][package] = "0.0.1"
         assert unfit(told) == f"has {package} {mine}, this machine 0.0.1; install the same"
+
+
+@pytest.mark.parametrize(
+    ("address", "tokens", "insecure", "refused"),
+    [
+        ("10.0.0.7", False, False, True),
+        ("10.0.0.7", False, True, False),
+        ("10.0.0.7", True, False, False),
+        ("127.0.0.7", False, False, False),
+        ("128.0.0.7", False, False, True),
+    ],
+)
+def test_a_node_that_lets_everyone_in_will_not_do_unless_only_this_machine_reaches_it_or_one_insists(
+    address: str, tokens: bool, insecure: bool, refused: bool, tmp_path: Path
+) -> None:
+    node = {"NodeID": "12345678abc", "NodeManagerAddress": address}
+    said = {"problem": None, "tokens": tokens}
+    with marked(str(tmp_path)) as told:
+        assert "another folder of the name" in str(objection(told, node, said, insecure=True))
+        assert unfit(told, "12345678") is None  # what the node does
+        problem = objection(told, node, said, insecure=insecure)
+        assert ("lets everyone in" in str(problem)) == refused and (problem is None) != refused
+        assert objection(told, node, {**said, "problem": "is not ours"}, insecure=True) == "is not ours"
 
 
 def test_versions_tell_sources_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
