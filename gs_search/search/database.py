@@ -21,7 +21,14 @@ from optuna.trial import FrozenTrial, TrialState
 from gs_search.errors import BadInput
 from gs_search.front import OBJECTIVES
 from gs_search.search.backup import ways_out
-from gs_search.search.endings import Asked, failure_record, objective_problem, told_attributes, told_values
+from gs_search.search.endings import (
+    Asked,
+    failure_record,
+    objective_problem,
+    told_attributes,
+    told_values,
+    trained,
+)  # fmt: skip
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.samplers import make_sampler
 from gs_search.search.storage import (
@@ -148,20 +155,21 @@ class StudyDatabase:
         """Number of trials that came from an earlier study."""
         return sum("warm_start" in t.user_attrs for t in self.trials())
 
-    def usual_seconds(self) -> float | None:
-        """Median seconds of a trial; None before one has been trained."""
-        spent = [
-            t.user_attrs["seconds"]
-            for t in self.trials()
-            if t.state == TrialState.COMPLETE and "seconds" in t.user_attrs and "duplicate_of" not in t.user_attrs
+    def seconds(self) -> list[float]:
+        """What each trial took that was trained to its end."""
+        return [
+            t.user_attrs["seconds"] for t in self.trials() if t.state == TrialState.COMPLETE and trained(t.user_attrs)
         ]
+
+    def usual_seconds(self) -> float | None:
+        """Median of ``seconds``; None before a trial has been trained."""
+        spent = self.seconds()
         return statistics.median(spent) if spent else None
 
-    def timeout_s(self) -> float | None:
-        """Seconds after which a trial that starts now has failed; None where there is nothing to judge by."""
+    def timeout_s(self, usual: float | None) -> float | None:
+        """Seconds after which a trial has failed, by those of the median one; None where nothing is known."""
         if self.config.timeout_minutes != "auto":
             return 60 * float(self.config.timeout_minutes)
-        usual = self.usual_seconds()
         return None if usual is None else max(LEAST_TIMEOUT_S, TIMEOUT_TIMES * usual)
 
     # --- asking

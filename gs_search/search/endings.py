@@ -16,7 +16,16 @@ from typing import Any
 
 from gs_search.front import OBJECTIVES
 
-__all__ = ["STACK", "Asked", "failure_record", "last_lines", "objective_problem", "told_attributes", "told_values"]
+__all__ = [
+    "STACK",
+    "Asked",
+    "failure_record",
+    "last_lines",
+    "objective_problem",
+    "told_attributes",
+    "told_values",
+    "trained",
+]
 
 ATTRIBUTES = (
     "key", "seed", "cause", "message", "duplicate_of", "kid", "psnr_to_teacher", "params", "macs_paper",
@@ -81,6 +90,11 @@ def last_lines(place: Path) -> list[str]:
 def told_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
     """User attributes that a trial gets from its ``result.json``."""
     return {name: record[name] for name in ATTRIBUTES if record.get(name) is not None}
+
+
+def trained(told: Mapping[str, Any]) -> bool:
+    """Whether a record, or the attributes of a trial, says what a training took, and not that of another trial."""
+    return told.get("seconds") is not None and told.get("duplicate_of") is None
 
 
 def told_values(record: Mapping[str, Any]) -> list[float] | None:

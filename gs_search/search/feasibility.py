@@ -60,6 +60,8 @@ class Feasibility:
     def infeasible(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         """Complete trials that miss a constraint."""
         limits = self.limits()
+        if not limits:
+            return []
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         return [
             t for t in complete if not is_feasible(violations(dict(zip(OBJECTIVES, t.values, strict=True)), limits))

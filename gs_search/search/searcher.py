@@ -7,7 +7,9 @@ every ending has a state and a cause, and nothing of the database leaves this pr
 
 from __future__ import annotations
 
+import bisect
 import math
+import statistics
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from ray.tune.search import Searcher
 from gs_search.errors import GsSearchError, one_line
 from gs_search.search.cluster import casualty
 from gs_search.search.database import StudyDatabase
-from gs_search.search.endings import Asked
+from gs_search.search.endings import Asked, trained
 from gs_search.search.rungs import Verdict
 
 __all__ = ["RayLost", "SearchStopped", "StudyCallback", "StudySearcher"]
@@ -87,6 +89,7 @@ class StudySearcher(Searcher):
         self.verdicts: dict[str, Verdict] = {}
         """Why trials are left at the rung that they have just reached."""
         self._counted = database.counted()
+        self._seconds = sorted(database.seconds())
         self._twins: dict[int, list[Asked]] = {}
         self._streak: list[Record] = []
         self._again: deque[Asked] = deque()
@@ -120,11 +123,14 @@ class StudySearcher(Searcher):
         return str(Searcher.FINISHED)
 
     def _start(self, trial_id: str, asked: Asked) -> dict[str, Any]:
-        timeout = self.database.timeout_s()
+        timeout = self.database.timeout_s(self._usual())
         self.live[trial_id] = asked
         self._limits[trial_id] = (time.monotonic(), math.inf if timeout is None else timeout)
         told = {"number": asked.number, "point": asked.point, "key": asked.key, "seed": asked.seed}
         return {**told, "timeout_s": timeout}
+
+    def _usual(self) -> float | None:
+        return statistics.median(self._seconds) if self._seconds else None
 
     def asks_no_more(self) -> bool:
         """Whether the trials that run are the last ones, as it looks now."""
@@ -138,8 +144,7 @@ class StudySearcher(Searcher):
         if self.error or self.interrupted():
             return True
         if self.deadline is not None:
-            usual = self.database.usual_seconds() or 0.0
-            self.out_of_time = time.monotonic() + usual >= self.deadline
+            self.out_of_time = time.monotonic() + (self._usual() or 0.0) >= self.deadline
         return self.out_of_time
 
     def _answered(self, asked: Asked) -> bool:
@@ -250,6 +255,8 @@ class StudySearcher(Searcher):
 
     def _finish(self, record: Record) -> None:
         self._counted += 1
+        if record["state"] == "COMPLETE" and trained(record):
+            bisect.insort(self._seconds, float(record["seconds"]))
         if record["state"] != "FAIL" or self._streak and self._streak[-1]["cause"] != record["cause"]:
             self._streak.clear()
         if record["state"] == "FAIL":

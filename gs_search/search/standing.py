@@ -95,12 +95,13 @@ def standing(
     infeasible = tuple(t.number for t in database.feasibility.infeasible(trials))
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.number not in infeasible]
     points = np.array([t.values for t in complete], np.float64).reshape(len(complete), 3)
-    front = tuple(complete[index].number for index in front_indices(points))
+    best = front_indices(points)
     volume = None
     if baselines.reference is not None:
-        volume = hypervolume(points, baselines.reference) / math.prod(baselines.reference)
+        volume = hypervolume(points[best], baselines.reference) / math.prod(baselines.reference)
     left = rest(trials, total, workers, ends=ends).seconds
     done = sum(map(is_counted, trials))
+    front = tuple(complete[index].number for index in best)
     return Standing(done=done, total=total, front=front, infeasible=infeasible, hypervolume=volume, seconds_left=left)
 
 
@@ -122,7 +123,7 @@ def rest(trials: Sequence[FrozenTrial], total: int, workers: int, *, ends: float
         ends: ``time.time()`` at which time will be up.
     """
     counted = [t for t in trials if is_counted(t)]
-    recent = sorted(counted, key=lambda t: (t.datetime_complete or datetime.datetime.min, t.number))[-RECENT:]
+    recent = heapq.nlargest(RECENT, counted, key=lambda t: (t.datetime_complete or datetime.datetime.min, t.number))
     costs = [seconds for t in recent if (seconds := cost(t)) is not None]
     whole = [s for t in recent if t.state == TrialState.COMPLETE and (s := cost(t))]
     # While none has run to its end, those that were stopped or failed say nothing about the next.

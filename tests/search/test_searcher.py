@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from engine_studies import SMALL, MakeStudy, complete, record_of, state_counts
+from engine_studies import SMALL, MakeStudy, record_of, state_counts
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -235,14 +235,23 @@ def test_a_process_that_ended_itself_for_its_time_is_not_begun_again(make_study:
 
 def test_the_time_of_a_trial_follows_the_median(make_study: MakeStudy) -> None:
     config, folder = make_study()
-    database = open_database(folder, config)
-    assert database.timeout_s() is None
-    complete(database, database.ask())
-    assert database.timeout_s() == 600, "ten minutes at least"
-    asked = database.ask()
-    database.write_result(record := record_of(database, asked, seconds=998.0))
-    database.tell(record)
-    assert database.timeout_s() == 10 * (2.0 + 998.0) / 2
+    searcher = searcher_of(open_database(folder, config), total=5)
+
+    def run(name: str, seconds: float) -> float | None:
+        told = searcher.suggest(name)
+        assert isinstance(told, dict)
+        record = record_of(searcher.database, searcher.live[name], seconds=seconds)
+        searcher.database.write_result(record)
+        searcher.on_trial_complete(name, {"record": [record]})
+        return told["timeout_s"]
+
+    assert run("a", 2.0) is None
+    assert run("b", 998.0) == 600, "ten minutes at least"
+    assert run("c", 998.0) == 10 * (2.0 + 998.0) / 2
+    known = open_database(folder, config)
+    assert known.usual_seconds() == 998.0
+    told = searcher_of(known, total=5).suggest("d")
+    assert isinstance(told, dict) and told["timeout_s"] == 9980.0
 
 
 def test_a_trial_whose_process_died_after_its_last_word_is_not_repeated(make_study: MakeStudy) -> None:

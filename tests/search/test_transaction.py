@@ -11,7 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from gs_search.search.storage import close_study, open_study
-from gs_search.search.transaction import StudyStorage, transaction
+from gs_search.search.study_storage import StudyStorage
+from gs_search.search.transaction import add_user_attributes, transaction
 
 
 def every_trial(study: optuna.Study) -> list[dict[str, Any]]:
@@ -27,6 +28,8 @@ def test_shows_what_a_fresh_look_shows(tmp_path: Path, seed: int) -> None:
     def ask() -> None:
         trial = study.ask()
         trial.suggest_float("x", 0, 1)
+        trial.suggest_categorical("c", ["u", None, 3])
+        trial.suggest_int("i", 1, 9, step=2)
         live.append(trial)
 
     def ask_whole() -> None:
@@ -36,6 +39,13 @@ def test_shows_what_a_fresh_look_shows(tmp_path: Path, seed: int) -> None:
     def tell() -> None:
         if live:
             study.tell(live.pop(0).number, [draw.random(), 1, 2])
+
+    def tell_whole() -> None:
+        if live:
+            with transaction(study):
+                trial = live.pop(0)
+                add_user_attributes(study, trial._trial_id, {"d": [1, {"e": None}], "f": draw.random()})
+                study.tell(trial.number, [draw.random(), 1, 2])
 
     def fail_whole() -> None:
         if live:
@@ -55,10 +65,10 @@ def test_shows_what_a_fresh_look_shows(tmp_path: Path, seed: int) -> None:
         live[:] = known
 
     def queue() -> None:
-        other.enqueue_trial({"x": draw.random()})
+        draw.choice([study, other]).enqueue_trial({"x": draw.random(), "c": None})
 
-    for _ in range(20):
-        draw.choice([ask, ask_whole, tell, fail_whole, note, roll_back, queue])()
+    for _ in range(40):
+        draw.choice([ask, ask_whole, ask_whole, tell, tell_whole, fail_whole, note, roll_back, queue])()
         if draw.random() < 0.5:
             fresh = open_study("s", tmp_path / "study.db", read_only=True)
             assert every_trial(study) == every_trial(fresh)
@@ -93,6 +103,14 @@ def test_trials_that_nobody_changed_are_not_read_again(tmp_path: Path, monkeypat
     monkeypatch.setattr(storage._backend, "_get_trials", counted)
     study.get_trials()
     assert read == []
-    trials[3].set_user_attr("a", 1)
+    storage.set_trial_intermediate_value(trials[3]._trial_id, 1, 0.0)
     study.get_trials()
-    assert read == [3]
+    assert read == [3], "what the cache is not told of"
+    read.clear()
+    with transaction(study):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("a", 1)
+    with transaction(study):
+        study.tell(trial.number, [1, 2, 3])
+    assert study.get_trials()[5].values == [1, 2, 3] and read == []
