@@ -6,9 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from torch import nn
 
 from gs_search.cli import cli
 from gs_search.config import StudyConfig, load_study
+from tests.phone.opened import Phone, decibels, encoded, keep, painted, scene
+from tests.serving.chromium import chromium
 from tests.synthetic_run import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,10 +85,15 @@ def stage(folder: Path) -> Path:
 
 
 def run(command: str, folder: Path, *, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    path = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     arguments = ["bash", "-euo", "pipefail", "-c", command]
-    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        arguments, cwd=folder, env=surroundings(folder), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def surroundings(folder: Path) -> dict[str, str]:
+    path = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 QUICK = [line for line in commands("") if line.startswith("gs-search")]
@@ -130,6 +140,7 @@ def test_every_command_is_run_by_some_test() -> None:
         "test: library",
         "test: export",
         "test: retrain",
+        "test: loop",
         "test: serves",
         "test: phone",
         "ci: runtime",
@@ -202,7 +213,7 @@ def test_what_is_named_exists() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_quickstart_and_its_proof(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The quickstart's commands on the quickstart itself, then the proof of one FID by ``python -m pytorch_fid``."""
+    """The quickstart on itself, the proof of one FID by ``python -m pytorch_fid``, and all the way to a phone."""
     folder = stage(tmp_path_factory.mktemp("quickstart"))
     (whole,) = (line for line in commands("") if "gs-search run" in line)
     dump, measure = commands("test: slow")
@@ -218,9 +229,48 @@ def test_the_quickstart_and_its_proof(tmp_path_factory: pytest.TempPathFactory) 
         done = run(step, folder)
         assert done.returncode == 0, f"{step}: {done.stderr}"
     assert len(list((folder / "runs" / "quickstart" / "exports").glob("quickstart@fid*_gflops*_mb*.onnx"))) == 1
-    for step in commands("test: retrain"):
+    *training, export, phone = (line.split(" #")[0].strip() for line in commands("test: loop"))
+    assert training == [line.split(" #")[0].strip() for line in commands("test: retrain")]
+    for step in (*training, export):
         done = run(step, folder, timeout=1800)
         assert done.returncode == 0, f"{step}: {done.stderr}"
     (path,) = (folder / "runs" / "quickstart" / "retrain").glob("*/result.json")
     record = json.loads(path.read_text())
     assert record["objectives"]["fid"] <= record["short"]["objectives"]["fid"]
+    a_photo_becomes_its_picture(phone, folder)
+
+
+def a_photo_becomes_its_picture(command: str, folder: Path) -> None:
+    """The page at the printed address paints what ONNX Runtime makes of the file that is named."""
+    with serving(command, folder) as (address, said), chromium("THE PAGE WAS NOT OPENED") as browser:
+        (name,) = re.findall(r"(quickstart@fid\S+\.onnx)", said.read_text())
+        context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+        page = Phone(context, address)
+        page.take("photo.png", encoded(scene()))
+        assert page.error() == ""
+        picture = painted(folder / "runs" / "quickstart" / "exports" / name, scene())
+        assert decibels(page.pixels("student"), picture) >= 35
+        keep(page.page, "loop")
+        page.check()
+        context.close()
+
+
+@contextmanager
+def serving(command: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Address that a command prints, and the file of what else it says."""
+    said = folder / "said.txt"
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE,
+            stderr=file, text=True,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            while "for this machine alone" not in said.read_text():
+                assert process.poll() is None, said.read_text()
+                time.sleep(0.1)
+            yield address, said
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) in (0, 130), said.read_text()
