@@ -24,6 +24,14 @@ class ParetoStopping(FIFOScheduler):
         """Have its process kept: this is where Tune shows its controller."""
         self._warm.keep(tune_controller, trial)
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: a trial takes a process that is idle when it is proposed, or waits for the one that is started for it.
+
+        A FIFO scheduler has the trial that waits longest take every process that gets idle, and Tune then cancels the
+        one that was being started for it: where trials are shorter than a start, a study stays at the few processes
+        that it had first, and nodes that join later get none.
+        """
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a trial that pauses at a rung."""
         asked = self.searcher.live.get(trial.trial_id)
