@@ -7,6 +7,7 @@ nothing and is on no front.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,16 +75,45 @@ def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
     inside = rows[np.isfinite(rows).all(axis=1) & (rows < corner).all(axis=1)]
     if inside.size == 0:
         return 0.0
-    front = inside[front_indices(inside)]
     if corner.size == 1:
-        return float(corner[0] - front[0, 0])
+        return float(corner[0] - inside.min())
+    # From the nearest along the last objective to the farthest: between two of them the cross-section is the area
+    # that the points up to there dominate. Of two objectives it is the whole.
+    steps = _Staircase(float(corner[0]), float(corner[1]))
     if corner.size == 2:
-        return _area(front, corner)
-    # Cut the volume into slices along the last objective: between two of its values the cross-section is the
-    # area that the points up to there dominate.
-    front = front[np.argsort(front[:, 2], kind="stable")]
-    depths = np.diff(np.append(front[:, 2], corner[2]))
-    return float(sum(_area(front[: i + 1, :2], corner[:2]) * depth for i, depth in enumerate(depths) if depth))
+        for x, y in inside.tolist():
+            steps.add(x, y)
+        return steps.area
+    volume, last = 0.0, -np.inf
+    for x, y, z in inside[np.argsort(inside[:, 2], kind="stable")].tolist():
+        volume += steps.area * (z - last) if steps.area else 0.0
+        last = z
+        steps.add(x, y)
+    return float(volume + steps.area * (corner[2] - last))
+
+
+class _Staircase:
+    """The area between points of the plane and a corner, as points come in: x rises, y falls from step to step."""
+
+    def __init__(self, right: float, top: float) -> None:
+        self._right, self._top = right, top
+        self._x: list[float] = []
+        self._y: list[float] = []
+        self.area = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        """Take a point in, which lies below the corner."""
+        first = bisect.bisect_left(self._x, x)
+        before = self._y[first - 1] if first else self._top
+        if before <= y or (first < len(self._x) and self._x[first] == x and self._y[first] <= y):
+            return
+        end, left, upper = first, x, before
+        while end < len(self._x) and self._y[end] >= y:  # steps that it makes needless
+            self.area += (self._x[end] - left) * (upper - y)
+            left, upper = self._x[end], self._y[end]
+            end += 1
+        self.area += ((self._x[end] if end < len(self._x) else self._right) - left) * (upper - y)
+        self._x[first:end], self._y[first:end] = [x], [y]
 
 
 def knee(points: ArrayLike) -> int:
@@ -126,13 +156,3 @@ def _rows(points: ArrayLike) -> NDArray[np.float64]:
     if rows.size and rows.ndim != 2:
         raise ValueError(f"points must be an n x m array, not {rows.ndim}-dimensional")
     return rows
-
-
-def _area(points: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
-    """Area that points in the plane dominate, all of them below ``corner``."""
-    area, ceiling = 0.0, float(corner[1])
-    for x, y in points[np.lexsort((points[:, 1], points[:, 0]))]:
-        if y < ceiling:
-            area += (corner[0] - x) * (ceiling - y)
-            ceiling = float(y)
-    return float(area)

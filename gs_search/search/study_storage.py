@@ -42,18 +42,17 @@ class StudyStorage(_CachedStorage):
         """Whether a transaction is."""
         self._changed: set[int] = set()
         """Trials that were written here since they were read, in ways that are not entered into the cache."""
-        self._parameters: list[dict[str, Any]] = []
-        """Rows that wait for the end of the transaction."""
+        self._rows: dict[Any, list[dict[str, Any]]] = {}
+        """Rows of tables that wait for the end of the transaction."""
 
     def forget(self) -> None:
         """Drop what was read: some of it may have been rolled back."""
         self.__dict__.update(StudyStorage(self._backend, alone=self.alone).__dict__)
 
-    def write_parameters(self) -> None:
-        """Write what has been held back, in one statement instead of one each."""
-        if self._parameters:
-            self._insert(models.TrialParamModel, self._parameters)
-            self._parameters = []
+    def write_rows(self) -> None:
+        """Write what has been held back, in one statement a table instead of several for each row."""
+        for model in list(self._rows):
+            self._insert(model, self._rows.pop(model))
 
     def add_user_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """Enter attributes that an unfinished trial does not have yet; within a transaction, in one statement."""
@@ -93,7 +92,7 @@ class StudyStorage(_CachedStorage):
         self.fresh = self.open
 
     def _read_news(self, study_id: int) -> None:
-        self.write_parameters()
+        self.write_rows()
         with self._lock:
             study = self._studies.setdefault(study_id, _StudyInfo())
             newest = max((trial._trial_id for trial in study.trials.values()), default=-1)
@@ -154,14 +153,14 @@ class StudyStorage(_CachedStorage):
         info = self._studies[study_id]
         known, trial = info.param_distribution.get(param_name), info.trials[number]
         if known is None or not self.open or not self.alone or param_name in trial.params:
-            self.write_parameters()  # those before it keep their place
+            self.write_rows()  # those before it keep their place
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
         else:
             self._backend.check_trial_is_updatable(trial_id, trial.state)
             check_distribution_compatibility(known, distribution)
             told, text = float(param_value_internal), distribution_to_json(distribution)
             row = {"trial_id": trial_id, "param_name": param_name, "param_value": told, "distribution_json": text}
-            self._parameters.append(row)
+            self._rows.setdefault(models.TrialParamModel, []).append(row)
         value = distribution.to_external_repr(param_value_internal)
         self._enter(trial_id, params={param_name: value}, _distributions={param_name: distribution})
 
@@ -188,6 +187,14 @@ class StudyStorage(_CachedStorage):
         self._enter(trial_id, user_attrs={key: json.loads(json.dumps(value))})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As Optuna's."""
-        super().set_trial_system_attr(trial_id, key, value)
-        self._enter(trial_id, system_attrs={key: json.loads(json.dumps(value))})
+        """As Optuna's, but within a transaction all that are new are written together."""
+        where, text = self._trial_id_to_study_id_and_number.get(trial_id), json.dumps(value)
+        trial = None if where is None else self._studies[where[0]].trials[where[1]]
+        if trial is None or not self.open or not self.alone or key in trial.system_attrs:
+            self.write_rows()
+            super().set_trial_system_attr(trial_id, key, value)
+        else:
+            self._backend.check_trial_is_updatable(trial_id, trial.state)
+            row = {"trial_id": trial_id, "key": key, "value_json": text}
+            self._rows.setdefault(models.TrialSystemAttributeModel, []).append(row)
+        self._enter(trial_id, system_attrs={key: json.loads(text)})

@@ -52,7 +52,7 @@ def transaction(study: optuna.Study) -> Iterator[None]:
             backend.scoped_session, storage.open = joined, True
             try:
                 yield
-                storage.write_parameters()
+                storage.write_rows()
             finally:
                 backend.scoped_session, storage.open, storage.fresh = sessions, False, False
                 joined.remove()
