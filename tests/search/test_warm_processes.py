@@ -1,4 +1,4 @@
-"""How many processes Tune keeps, asked of Tune's own cache."""
+"""How many processes Tune keeps, and who gets them; asked of Tune's own cache and scheduler."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
+from gs_search.search.rungs import Rungs
+from gs_search.search.scheduler import ParetoStopping
 from gs_search.search.warm_processes import WarmProcesses
 
 CORE = "a core"
@@ -38,3 +42,13 @@ def test_a_ray_without_such_a_cache_is_left_to_its_own_rule() -> None:
     warm = WarmProcesses(3)
     warm.keep(SimpleNamespace(), SimpleNamespace(placement_group_factory=CORE))
     warm.release()
+
+
+def test_no_trial_takes_the_process_of_another_one_while_its_own_is_started() -> None:
+    """Tune gives what gets idle to the trial that its scheduler chooses, and cancels what was being started for it."""
+    waiting = SimpleNamespace(status=Trial.PENDING, placement_group_factory=CORE)
+    controller: Any = SimpleNamespace(get_trials=lambda: [waiting])
+    assert FIFOScheduler().choose_trial_to_run(controller) is waiting, "what Tune does by itself"
+    searcher: Any = SimpleNamespace(live={})
+    ours = ParetoStopping(Rungs("off", 0.5), searcher, WarmProcesses(1))
+    assert ours.choose_trial_to_run(controller) is None
