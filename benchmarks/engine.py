@@ -32,7 +32,8 @@ from benchmarks.rows import Case, Row, Rows
 
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "quickstart.yaml"
 
-OURS, REUSED, STOCK = "gs_search", "OptunaSearch, reused", "OptunaSearch"
+OURS, DRAWN = "gs_search", "gs_search, random points"
+REUSED, STOCK = "OptunaSearch, reused", "OptunaSearch"
 
 ASKS = 10
 """Asks at each size; the first one reads the database and does not count."""
@@ -70,6 +71,8 @@ def cases(name: str) -> tuple[list[Case], list[Case]]:
             # Several seconds a trial: a tenth tells as much.
             fewer = max(2 * workers, trials // 10) if system == STOCK else trials
             runs.append({"system": system, "seconds": seconds, "workers": workers, "trials": fewer})
+    # What is the engine's, and what the sampler's, whose time rises with the trials that are known.
+    runs += [{**case, "system": DRAWN} for case in runs if case["system"] == OURS and case["workers"] == 16]
     known = KNOWN[:1] if name == "engine-tiny" else KNOWN
     return runs, [{"system": system, "known": size} for size in known for system in (OURS, REUSED)]
 
@@ -83,7 +86,7 @@ def measure(out: Path, case: Case) -> dict[str, Any]:
         times = place / "times.jsonl"
         os.environ[ORDERS] = json.dumps({"seconds": case["seconds"], "times": str(times)})
         start = time.monotonic()
-        (_run_ours if case["system"] == OURS else _run_stock)(place, case)
+        (_run_ours if case["system"] in (OURS, DRAWN) else _run_stock)(place, case)
         whole = time.monotonic() - start
         marks = [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
         spans = [(begun, ended) for begun, ended, _ in marks]
@@ -111,11 +114,11 @@ def usage(spans: Sequence[tuple[float, float]], workers: int) -> dict[str, float
     }  # fmt: skip
 
 
-def _study(place: Path, trials: int, workers: int) -> tuple[Any, Any]:
+def _study(place: Path, trials: int, workers: int, sampler: str = "tpe") -> tuple[Any, Any]:
     from gs_search.config import load_study
     from gs_search.runfolder import RunFolder
 
-    changes = {"trials": trials, "workers": workers, "device": "cpu", "sampler": "tpe"}
+    changes = {"trials": trials, "workers": workers, "device": "cpu", "sampler": sampler}
     config = load_study(STUDY).model_copy(update=changes)
     return config, RunFolder(place / "run")
 
@@ -124,7 +127,8 @@ def _run_ours(place: Path, case: Case) -> None:
     from gs_search.search.progress import Progress
     from gs_search.search.runner import run_study
 
-    config, folder = _study(place, case["trials"], case["workers"])
+    sampler = "random" if case["system"] == DRAWN else "tpe"
+    config, folder = _study(place, case["trials"], case["workers"], sampler)
     run_study(
         config,
         folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -12,6 +13,9 @@ from gs_search.search.warm_processes import WarmProcesses
 
 __all__ = ["ParetoStopping"]
 
+PATIENCE_S = 60.0
+"""How long a trial waits for its own process: a start takes some seconds, on a busy machine tens of them."""
+
 
 class ParetoStopping(FIFOScheduler):
     """Stops a trial at a rung where another one dominates it; the searcher tells the study why."""
@@ -19,18 +23,26 @@ class ParetoStopping(FIFOScheduler):
     def __init__(self, rungs: Rungs, searcher: StudySearcher, warm: WarmProcesses) -> None:
         super().__init__()
         self.rungs, self.searcher, self._warm = rungs, searcher, warm
+        self._first: Any = None
+        """The trial that has waited longest for a process, and since when that is this one."""
+        self._since = 0.0
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Have its process kept: this is where Tune shows its controller."""
         self._warm.keep(tune_controller, trial)
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None: a trial takes a process that is idle when it is proposed, or waits for the one that is started for it.
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The trial that has waited longest, where that is long: the place that it waits for may have gone for good.
 
-        A FIFO scheduler has the trial that waits longest take every process that gets idle, and Tune then cancels the
-        one that was being started for it: where trials are shorter than a start, a study stays at the few processes
-        that it had first, and nodes that join later get none.
+        A FIFO scheduler always chooses it. It then takes every process that gets idle, and Tune cancels the one that
+        was being started for it: where trials are shorter than a start, a study stays at the few processes that it
+        had first, and nodes that join later get none. A trial that is chosen here has no such hurry; others take an
+        idle process when they are proposed, or wait for their own.
         """
+        trial = super().choose_trial_to_run(tune_controller)
+        if trial is not self._first:
+            self._first, self._since = trial, time.monotonic()
+        return trial if time.monotonic() - self._since > PATIENCE_S else None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a trial that pauses at a rung."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,11 +45,21 @@ def test_a_ray_without_such_a_cache_is_left_to_its_own_rule() -> None:
     warm.release()
 
 
-def test_no_trial_takes_the_process_of_another_one_while_its_own_is_started() -> None:
+def test_no_trial_takes_the_process_of_another_one_while_its_own_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tune gives what gets idle to the trial that its scheduler chooses, and cancels what was being started for it."""
-    waiting = SimpleNamespace(status=Trial.PENDING, placement_group_factory=CORE)
-    controller: Any = SimpleNamespace(get_trials=lambda: [waiting])
-    assert FIFOScheduler().choose_trial_to_run(controller) is waiting, "what Tune does by itself"
+    first, second = (SimpleNamespace(status=Trial.PENDING, placement_group_factory=CORE) for _ in range(2))
+    waiting = [first, second]
+    controller: Any = SimpleNamespace(get_trials=lambda: waiting)
+    assert FIFOScheduler().choose_trial_to_run(controller) is first, "what Tune does by itself"
     searcher: Any = SimpleNamespace(live={})
     ours = ParetoStopping(Rungs("off", 0.5), searcher, WarmProcesses(1))
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert ours.choose_trial_to_run(controller) is None
+    now += 61
+    assert ours.choose_trial_to_run(controller) is first, "the node that it was to start on has died"
+    del waiting[0]
+    assert ours.choose_trial_to_run(controller) is None, "the next one has its own time"
+    waiting.clear()
+    now += 61
     assert ours.choose_trial_to_run(controller) is None
