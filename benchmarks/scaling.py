@@ -5,7 +5,7 @@
 As much work for each worker, however many there are (weak scaling): six trials of ten seconds. Then trials so short
 that the driver is what they wait for, which says how many trials it can serve in a second, and what it spends on one.
 All workers are processes of this machine and sleep, so that its cores serve the driver, Ray, and nothing else.
-Some twelve minutes on two cores; a stopped run continues.
+Some ten minutes on two cores; a stopped run continues.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 searcher, database, samplers and rungs run on what was learned, without Ray. Hypervolume of the finished students, noise
 taken off, against the processor seconds of the workers; twenty seeds, also in a space without ``target_gflops_ratio``.
 With five seeds: margins of the stopping rule, ideas that were tried, eight workers, a rougher truth, and the table's
-own points without any model. An hour on two cores; ``--quick`` five minutes; a stopped run continues.
+own points without any model. An hour on two cores; ``--quick`` some ten; a stopped run continues.
 """
 
 from __future__ import annotations
