@@ -20,7 +20,8 @@ from gs_search.errors import GsSearchError, one_line
 from gs_search.search.head import lost_head
 
 __all__ = [
-    "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "worker_environment",
+    "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "sweep_scratch",
+    "worker_environment",
 ]  # fmt: skip
 
 PREFIX = "gs-search-"
@@ -121,11 +122,8 @@ def plan_workers(workers: int | str, device: str, gpus: int) -> Plan:
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Make a folder for Ray's and Tune's files, and remove it, and those of dead runs, when done."""
-    root = Path(tempfile.gettempdir())
-    if len(str(root)) > LONGEST_SCRATCH:
-        root = Path("/tmp")
-    _sweep(root)
-    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    sweep_scratch()
+    scratch = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_scratch_root()))
     with (scratch / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -134,12 +132,17 @@ def scratch_folder() -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _sweep(root: Path) -> None:
+def sweep_scratch() -> None:
     """Remove what runs that were killed have left; a live run holds the lock in its folder."""
-    for stale in root.glob(PREFIX + "*"):
+    for stale in _scratch_root().glob(PREFIX + "*"):
         with suppress(OSError), (stale / "lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(stale, ignore_errors=True)
+
+
+def _scratch_root() -> Path:
+    root = Path(tempfile.gettempdir())
+    return root if len(str(root)) <= LONGEST_SCRATCH else Path("/tmp")
 
 
 @contextmanager

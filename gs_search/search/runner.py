@@ -22,7 +22,7 @@ from gs_search.database_url import database_url, with_driver
 from gs_search.errors import BadInput, GsSearchError, one_line
 from gs_search.interruption import interruption
 from gs_search.search.backup import RollingCopy
-from gs_search.search.cluster import casualty, local_ray, obituary, scratch_folder
+from gs_search.search.cluster import casualty, local_ray, obituary, scratch_folder, sweep_scratch
 from gs_search.search.connection import Cluster, cluster_address, connected
 from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.elsewhere import PreparationElsewhere
@@ -113,6 +113,7 @@ def run_study(
         keeper = StoreKeeper(folder, None if url else RollingCopy(folder, progress.note))
         database = open_database(folder, config, url=url)
         database.note, database.on_ask = progress.note, keeper.asked
+        sweep_scratch()  # also where nothing is left to do
         _set_right(database, progress)
         before = database.counted()
         if retrain_teacher:

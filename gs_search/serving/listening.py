@@ -32,12 +32,18 @@ class Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     block_on_close = False
+    asked_to_stop = False
 
     def server_bind(self) -> None:
         """Bind without asking the name service for this machine's name, which may take half a minute."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
+
+    def service_actions(self) -> None:
+        """Between two requests: end, where somebody wants it. In the midst of one its connection would be closed."""
+        if self.asked_to_stop:
+            raise _Stop
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print a line; nothing where a browser has only left."""
@@ -89,7 +95,7 @@ def listening(host: str, port: int | None, *, first: int) -> Iterator[Server]:
 
 def serve_until_stopped(server: Server, *, url: str, announce: Callable[[], None], open_browser: bool = False) -> None:
     """Serve until SIGINT or SIGTERM; ``announce`` is called once, first."""
-    with _until_asked_to_stop():
+    with _until_asked_to_stop(server):
         announce()
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
@@ -128,16 +134,16 @@ def _bind(host: str, port: int | None, first: int) -> Server:
 # --- ending
 
 
-class _Stop(BaseException):
-    """Somebody wants the server to end. No Exception, so that no handler of errors takes it for one."""
+class _Stop(Exception):
+    """Somebody wants the server to end."""
 
 
 @contextmanager
-def _until_asked_to_stop() -> Iterator[None]:
+def _until_asked_to_stop(server: Server) -> Iterator[None]:
     """End the block without an error on SIGINT or SIGTERM: for a server that is how it ends."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stop
+        server.asked_to_stop = True
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
