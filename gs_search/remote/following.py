@@ -13,6 +13,9 @@ __all__ = ["EVERY_S", "following"]
 EVERY_S = 10.0
 """Between two looks."""
 
+_LAST_LOOK_S = 10.0
+"""How long the end waits for a look that has begun: a store that does not answer keeps nobody longer."""
+
 
 @contextmanager
 def following(refresh: Callable[[], None], every: float = EVERY_S) -> Iterator[None]:
@@ -35,4 +38,4 @@ def following(refresh: Callable[[], None], every: float = EVERY_S) -> Iterator[N
         yield
     finally:
         ended.set()
-        thread.join(timeout=every)
+        thread.join(timeout=_LAST_LOOK_S)
