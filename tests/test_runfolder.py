@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -159,20 +160,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 def test_readers_never_see_half_a_file(folder: RunFolder) -> None:
     path = folder.path / "note.json"
     folder.write_json(path, ["x"] * 1000)
-    done = threading.Event()
+    enough = threading.Event()
 
     def write() -> None:
-        for length in range(1000, 1060):
+        for length in itertools.count(1000):
             folder.write_json(path, ["x"] * length)
-        done.set()
+            if enough.is_set():
+                break
 
     writer = threading.Thread(target=write)
     writer.start()
-    seen = set()
-    while not done.is_set():
-        seen.add(len(json.loads(path.read_text())))
-    writer.join()
-    assert len(seen) > 1 and min(seen) >= 1000
+    seen = set[int]()
+    try:
+        while len(seen) < 30:
+            seen.add(len(json.loads(path.read_text())))
+    finally:
+        enough.set()
+        writer.join()
+    assert min(seen) >= 1000
 
 
 def write_result(folder: RunFolder, number: int, **fields: Any) -> Path:

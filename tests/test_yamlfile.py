@@ -102,15 +102,15 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
 
 def test_billion_laughs_cost_nothing(tmp_path: Path) -> None:
     layers = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12))
-    start = time.perf_counter()
+    start = time.process_time()
     assert "alias *l0 is not allowed" in problems(tmp_path, f"l0: &l0 [lol]\n{layers}\n")[0]
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_ten_megabytes_are_not_read(tmp_path: Path) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert "larger than 256 KB" in problems(tmp_path, b"a: [" + b"1, " * 3_500_000 + b"]")[0]
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

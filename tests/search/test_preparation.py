@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from engine_studies import MakeStudy
 
+from benchmarks.kills_processes import wait_until_gone
 from gs_search.errors import DataError, GsSearchError
 from gs_search.search.preparation import Preparation
 
@@ -79,7 +80,4 @@ def test_it_ends_when_the_process_that_started_it_does(make_study: MakeStudy) ->
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     pid = int(done.stdout.split()[0])
     assert done.returncode == -9
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline, "still there"
-        time.sleep(0.05)
+    assert wait_until_gone([pid], seconds=30) == []
