@@ -274,3 +274,5 @@ def serving(command: str, folder: Path) -> Iterator[tuple[str, Path]]:
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(30) in (0, 130), said.read_text()
+            if process.stdout is not None:
+                process.stdout.close()
