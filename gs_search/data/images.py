@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from gs_search.errors import DataError
@@ -40,6 +40,17 @@ _DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
 )
+
+# By EXIF's orientation: what puts the stored pixels upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def to_uint8(pictures: Tensor) -> Tensor:
@@ -89,7 +100,7 @@ def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
     """Decode an image file of any mode to RGB, upright.
 
     Transparent parts become white, 16-bit and float images are scaled to 8 bits, of an animation the first
-    frame counts, and the camera's orientation is applied.
+    frame counts, and the camera's orientation is applied. A picture with broken metadata is a picture.
 
     Args:
         path: the file.
@@ -102,7 +113,7 @@ def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
         if enough_px is not None:
             image.draft(None, (enough_px, enough_px))
         try:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_upright(image))
         except _DECODER_ERRORS as error:
             problem = f"damaged or truncated image ({_brief(error)}); replace or delete it"
             raise DataError(f"{path}: {problem}") from None
@@ -111,8 +122,8 @@ def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
 def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # Pillow warns at a limit of its own below ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns at a limit of its own below ours, and of broken metadata.
+            warnings.simplefilter("ignore")
             image = Image.open(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image") from None
@@ -130,6 +141,28 @@ def _open(path: Path) -> Image.Image:
         image.close()
         raise DataError(f"{path}: {problem}")
     return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The decoded picture, turned as its EXIF says.
+
+    Not ``ImageOps.exif_transpose``: it also writes the metadata anew, and fails where they cannot be written.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Pillow turns a TIFF while it decodes, in that same way, unless the tag is gone by then.
+        orientation = _take_orientation(image) if image.format == "TIFF" else None
+        image.load()
+        turn = _TURNS.get(_take_orientation(image) if orientation is None else orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _take_orientation(image: Image.Image) -> int:
+    """Remove EXIF's orientation from an image in memory and return it; 1, which turns nothing, if unreadable."""
+    try:
+        return int(image.getexif().pop(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's parser of metadata raises almost anything
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import io
+import itertools
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gs_search.data import images
 from gs_search.data.images import check_header, from_uint8, grid, read_image, to_uint8, write_png
@@ -92,6 +96,80 @@ def test_camera_orientation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by a quarter
     image.save(tmp_path / "x.jpg", exif=exif)
     assert read_image(tmp_path / "x.jpg").size == (20, 40)
+
+
+def _exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block by hand: tag, type, count, value of each entry."""
+    at, fields, values = 10 + 12 * len(entries) + 4, b"", b""
+    for tag, kind, count, value in entries:
+        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", at + len(values))
+        values += value if len(value) > 4 else b""
+        fields += struct.pack("<HHI", tag, kind, count) + place
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + bytes(4) + values
+
+
+def _with_exif(block: bytes, kind: str) -> bytes:
+    """A red and blue picture of 40 x 20 that carries the block, put in without Pillow's help."""
+    image = Image.new("RGB", (40, 20), "red")
+    image.paste("blue", (20, 0, 40, 20))
+    stream = io.BytesIO()
+    if kind == "WEBP":
+        image.save(stream, kind, exif=block)
+        return stream.getvalue()
+    image.save(stream, kind)
+    content = stream.getvalue()
+    if kind == "JPEG":
+        segment = b"Exif\0\0" + block
+        return content[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + content[2:]
+    chunk, end = b"eXIf" + block, content.index(b"IEND") - 4
+    return content[:end] + struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[end:]
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<H", 6))
+ODD_EXIF = {
+    "a rational over 0": (_exif(TURNED, (0x011A, 5, 1, struct.pack("<II", 72, 0))), True),
+    "text for a number": (_exif(TURNED, (0x011A, 2, 4, b"abc\0")), True),
+    "text for a folder of tags": (_exif(TURNED, (0x8769, 2, 4, b"abc\0")), True),
+    "a folder of tags beyond the end": (_exif(TURNED, (0x8769, 4, 1, struct.pack("<I", 2**31 - 1))), True),
+    "orientation twice": (_exif((0x0112, 3, 2, struct.pack("<HH", 6, 6))), True),
+    "orientation as text": (_exif((0x0112, 2, 2, b"6\0")), True),
+    "orientation over 0": (_exif((0x0112, 5, 1, struct.pack("<II", 6, 0))), False),
+    "orientation in bytes": (_exif((0x0112, 7, 4, b"\6\0\0\0")), False),
+    "an orientation that is none": (_exif((0x0112, 3, 1, struct.pack("<H", 99))), False),
+    "cut off": (_exif(TURNED)[:13], False),
+    "begins beyond its end": (b"II*\0" + struct.pack("<I", 9_999_999), False),
+    "no block at all": (b"\xff" * 40, False),
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(("block", "turned"), ODD_EXIF.values(), ids=ODD_EXIF)
+def test_a_picture_with_broken_metadata_is_a_picture(tmp_path: Path, kind: str, block: bytes, turned: bool) -> None:
+    path = tmp_path / f"x.{kind.lower()}"
+    path.write_bytes(_with_exif(block, kind))
+    check_header(path)
+    image = read_image(path)
+    assert image.size == ((20, 40) if turned else (40, 20))
+    red, _, blue = image.getpixel((10, 5))  # type: ignore[misc]
+    assert red > 240 > 15 > blue
+
+
+def test_every_orientation_as_pillow_turns_it(tmp_path: Path) -> None:
+    """Also of TIFF files, which Pillow turns by itself, and of one whose other tags it cannot write."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    for number, kind in itertools.product(range(1, 9), ("png", "tif")):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        Image.fromarray(pixels).save(tmp_path / f"x.{kind}", exif=exif)
+        with Image.open(tmp_path / f"x.{kind}") as stored:
+            expected = np.asarray(ImageOps.exif_transpose(stored))
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / f"x.{kind}")), expected)
+    content = (tmp_path / "x.tif").read_bytes()
+    for name, entry in {"over_0": (5, 1), "text": (2, 4)}.items():  # in the place of the compression's tag, 1: none
+        place = content.index(struct.pack("<HHIH", 0x0103, 3, 1, 1))
+        odd = content[:place] + struct.pack("<HHII", 0x011A, *entry, 8) + content[place + 12 :]
+        (tmp_path / f"{name}.tif").write_bytes(odd)
+        np.testing.assert_array_equal(np.asarray(read_image(tmp_path / f"{name}.tif")), expected)
 
 
 def test_large_jpeg_is_decoded_at_a_fraction(tmp_path: Path) -> None:
