@@ -249,6 +249,13 @@ class StudyConfig(Section):
             resolved["stopping"].pop(name)
         return _flatten({**resolved, "space": space})
 
+    def following(self, earlier: StudyConfig) -> StudyConfig:
+        """The study with what it leaves to the machine as an earlier run of it has it, so that numbers compare."""
+        precision = earlier.settings["precision"]
+        if self.settings["precision"] != "auto" or precision == "auto":
+            return self
+        return self.model_copy(update={"settings": {**self.settings, "precision": precision}})
+
 
 def load_study(path: str | Path, *, here: bool = True) -> StudyConfig:
     """Read a study file and the search space that it names.

@@ -8,6 +8,7 @@ them; ``Groundwork`` reads them back in each worker, memory-mapped where they ar
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -33,16 +34,18 @@ from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.networks import Architecture, load_generator
 from gs_search.settings import SlimmingSettings, settings_from_point
+from gs_search.slimming.precision import decide, settled
 from gs_search.slimming.rates import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.teacher import Lessons, Teacher
 from gs_search.slimming.training import RealPictures
+from gs_search.system.machine import cores
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
     from gs_search.runfolder import RunFolder
 
-__all__ = ["Groundwork", "device_of", "paint", "prepare"]
+__all__ = ["TRAINING_LINE", "Groundwork", "device_of", "paint", "prepare"]
 
 SCHEMA = 1
 
@@ -52,6 +55,9 @@ LESSON_BYTES = 800_000_000
 MAX_VIEWS = 512
 
 SHIPPED_TEACHER = Path(__file__).parent / "assets" / "horse2zebra_drawn.safetensors"
+
+TRAINING_LINE = "training the teacher"
+"""How the line begins that announces it."""
 
 NOISE_RESAMPLES = 20
 
@@ -101,6 +107,8 @@ def prepare(
     place.mkdir(parents=True, exist_ok=True)
     (place / "baselines.json").unlink(missing_ok=True)
 
+    precision = decide(config.settings["precision"], device)
+    log(str(precision))
     data = open_data(config.data, config.image_px, config.seed)
     generator, architecture = _teacher(config, data, device, log, retrain=retrain_teacher)
     save_file(
@@ -113,7 +121,7 @@ def prepare(
     log("the teacher's answers on training views")
     views = _views(config, data, teacher)
     lessons = Lessons.write(place / "lessons", teacher, views)
-    settings = _boldest(config)
+    settings = dataclasses.replace(_boldest(config), precision=precision.precision)
     repair = _evaluation_pictures(data.source("train"), settings.repair_pictures)
     _save_targets(place / "repair.safetensors", record_targets(teacher.network, _floats(repair).to(device)), repair)
 
@@ -129,11 +137,12 @@ def prepare(
         np.save(place / "real.npy", _views_of(real, min(len(real), MAX_VIEWS)).numpy())
 
     inception = load_inception(device)
-    reference = Reference.from_features(inception_features(reference_pictures, model=inception))
+    describe = functools.partial(inception_features, model=inception, threads=cores())  # no trial runs yet
+    reference = Reference.from_features(describe(reference_pictures))
     reference.save(place / "reference.npz")
     log("anchors: the teacher and the untranslated input")
-    features = inception_features(to_uint8(painted), model=inception)
-    untouched = inception_features(validation, model=inception)
+    features = describe(to_uint8(painted))
+    untouched = describe(validation)
     flops = count_flops(generator.cpu(), config.image_px)
     params = sum(p.numel() for p in generator.parameters())
     harm = harm_of_rates(teacher, settings, lessons, seed=config.seed)
@@ -160,6 +169,7 @@ def prepare(
             },
             "noise": {"fid_std": _fid_noise(features, reference, config.seed), "method": NOISE_METHOD},
             "learning_rate_harm": harm,
+            "precision": precision.to_json(),
             "gpu_memory": _gpu_memory(device),
         },
     )
@@ -198,6 +208,13 @@ class Groundwork:
         """Load, or return what this process has loaded for the same files before."""
         stamp = (folder.teacher / "baselines.json").stat().st_mtime_ns
         return _cached(folder.teacher, stamp, _Holder(config))
+
+    def settled(self, settings: SlimmingSettings) -> SlimmingSettings:
+        """The settings with ``precision: auto`` replaced by what the preparation has decided for all of the study."""
+        decided = self.baselines.get("precision")
+        if settings.precision != "auto" or decided is None:  # of a version that knew no ``auto``
+            return settled(settings, self.device)
+        return dataclasses.replace(settings, precision=decided["precision"])
 
     def rate_factor(self, *student_psnr: float) -> float:
         """Factor on the learning rates for an unpruned network, or for a student of so many decibels."""
@@ -256,7 +273,7 @@ def _teacher(
     if wanted.kind == "train" or retrain:
         from gs_search.slimming.cyclegan import train_teacher
 
-        log(f"training the teacher: CycleGAN, width {wanted.width}, {wanted.blocks} blocks, {wanted.steps} steps")
+        log(f"{TRAINING_LINE}: CycleGAN, width {wanted.width}, {wanted.blocks} blocks, {wanted.steps} steps")
         generator = train_teacher(
             data,
             width=wanted.width,

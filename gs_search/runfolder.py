@@ -25,7 +25,7 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,6 +184,7 @@ class RunFolder:
         hashes = _hashes(config)
         if self.resolved_yaml.is_file():
             provenance = self._same_study(config, hashes)
+            config = config.following(self.config())
         else:
             self._refuse_foreign_files()
             provenance = {
@@ -204,9 +205,19 @@ class RunFolder:
             "study": config.to_resolved(),
             "provenance": {**provenance, "hashes": hashes},
         }
+        self._write_resolved(resolved)
+        self.send(*(path for path in (self.study_yaml, self.space_yaml, self.resolved_yaml) if path.is_file()))
+
+    def decided(self, decisions: Mapping[str, Any]) -> None:
+        """Note in ``resolved.yaml`` what the preparation has decided in place of ``auto``."""
+        resolved = self._resolved()
+        if resolved.get("decided") != decisions:
+            self._write_resolved({**resolved, "decided": dict(decisions)})
+            self.send(self.resolved_yaml)
+
+    def _write_resolved(self, resolved: dict[str, Any]) -> None:
         text = yaml.dump(resolved, Dumper=_PlainDumper, sort_keys=False, width=100)
         self.write_text(self.resolved_yaml, text)
-        self.send(*(path for path in (self.study_yaml, self.space_yaml, self.resolved_yaml) if path.is_file()))
 
     def results(self) -> list[dict[str, Any]]:
         """Read every ``result.json``, by number; raises BadInput naming a file that is torn."""
@@ -292,7 +303,8 @@ class RunFolder:
 
     def _same_study(self, config: StudyConfig, hashes: dict[str, str | None]) -> dict[str, Any]:
         """Compare with the study that made the folder; return its provenance."""
-        here, there = config.identity(), self.config().identity()
+        earlier = self.config()
+        here, there = config.following(earlier).identity(), earlier.identity()
         keys = [key for key in sorted({*here, *there}) if here.get(key, _NOWHERE) != there.get(key, _NOWHERE)]
         provenance = self.provenance()
         before = provenance.get("hashes", {}).get("teacher")

@@ -98,7 +98,7 @@ LEGAL: dict[str, Legal] = {
     "range_learning_rate": Legal(0.0, 1.0),
     "discriminator_learning_rate": Legal(0.0, 1.0),
     "weight_decay": Legal(0.0, 1.0),
-    "precision": Legal(choices=("bf16", "float32")),
+    "precision": Legal(choices=("auto", "bf16", "float32")),
 }
 """Every setting by name, with what it may be."""
 
@@ -194,8 +194,9 @@ class SlimmingSettings:
     """Adam's, of the discriminator."""
     weight_decay: float = 0.0
     """Adam's, of the weights (the reference code has 1e-3)."""
-    precision: Literal["bf16", "float32"] = "bf16"
-    """Arithmetic of the convolutions in training; losses, parameters and measures are float32."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """Arithmetic of the convolutions in training; losses, parameters and measures are float32. ``auto``: bf16 where the
+    processor or GPU multiplies in it and it is no slower, else float32; decided once a study, when it is prepared."""
 
     def __post_init__(self) -> None:
         problems = []

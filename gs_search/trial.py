@@ -162,8 +162,8 @@ def _run(
     log: Callable[[str], None],
     on_progress: Callable[[dict[str, Any]], None] | None,
 ) -> Generator[dict[str, Any], None, dict[str, Any]]:
-    settings = settings_from_point(point, config.settings)
     ground = Groundwork.of(folder, config)
+    settings = ground.settled(settings_from_point(point, config.settings))
     if ground.device.type == "cpu":
         torch.set_num_threads(1)
     log(f"point {dict(point)}, seed {seed}")
@@ -268,6 +268,7 @@ def _run(
         "layers": layer_rows(ground, student),
         "parity": slimmed.parity.to_json(),
         "steps": settings.steps,
+        "precision": settings.precision,
         "protocol": ground.baselines["protocol"]["id"],
         "versions": {
             "gs_search": gs_search.__version__,

@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "serving": {"errors"},
     "data": {"errors"},
     "networks": {"errors"},
-    "slimming": {"errors", "settings", "networks", "data", "measure"},
+    "slimming": {"errors", "settings", "networks", "data", "measure", "system"},
+    "system": set(),
     "measure": {"errors", "data"},
 }
 TOP = {

@@ -96,6 +96,24 @@ def test_another_study_is_refused(folder: RunFolder, write_study: Write, study: 
     assert folder.resolved_yaml.read_bytes() == before
 
 
+def test_what_is_left_to_the_machine_stays_what_it_was(folder: RunFolder, write_study: Write) -> None:
+    """A folder of a version whose default was bf16 goes on in it; one that had decided notes what."""
+    auto = load_study(write_study(STUDY))
+    assert auto.settings["precision"] == "auto"
+    folder.decided({"precision": "float32"})
+    assert yaml.safe_load(folder.resolved_yaml.read_text())["decided"] == {"precision": "float32"}
+    assert folder.config() == auto
+
+    text = folder.resolved_yaml.read_text()
+    folder.resolved_yaml.write_text(text.replace("precision: auto", "precision: bf16"))
+    folder.check(auto)
+    folder.create(auto)
+    assert folder.config().settings["precision"] == "bf16"
+    named = load_study(write_study(STUDY.replace("batch_size: 2", "batch_size: 2, precision: float32")))
+    with pytest.raises(BadInput, match="different in settings.precision;"):
+        folder.check(named)
+
+
 def test_another_checkpoint_under_the_same_name_is_refused(write_study: Write, tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"old")

@@ -26,6 +26,7 @@ from gs_search.retrain.looks import look_at
 from gs_search.retrain.schedule import Schedule, seed_of
 from gs_search.search.progress import duration
 from gs_search.slimming.checkpoint import fingerprint, load_state, save_state
+from gs_search.slimming.precision import warning
 from gs_search.slimming.recipe import LOG_EVERY, Run
 from gs_search.slimming.student import load_student, save_student
 from gs_search.slimming.team import ALONE, Team
@@ -72,7 +73,7 @@ class Course:
         if self.ground.device.type == "cpu":
             torch.set_num_threads(1)
         self.seed = seed_of(self.config.seed, trial["key"])
-        self.settings = schedule.settings(trial["point"], self.config)
+        self.settings = self.ground.settled(schedule.settings(trial["point"], self.config))
         self.checkpoint = self.place / CHECKPOINT
         self._saved, self._saving = time.monotonic(), 0.0
 
@@ -148,6 +149,8 @@ class Course:
             best = run.notes.get("best", {}).get("fid")
             self.journal.go_on(run.done, run.notes.get("seconds", 0.0), best)
             self._tell(f"goes on after step {run.done}" if goes_on else self._told())
+            if settings.precision == "bf16" and (slow := warning(run.device)):
+                self._tell(slow)
         return run
 
     def _told(self) -> str:

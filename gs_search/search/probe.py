@@ -8,6 +8,7 @@ changes them, and the clock's on a GPU.
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import sys
@@ -22,7 +23,7 @@ from torch import Tensor
 import gs_search.search.worker  # noqa: F401  # Ray's share of a worker's start and memory
 from gs_search.data import open_data
 from gs_search.errors import ConfigError, GsSearchError, TrialFailed
-from gs_search.groundwork import LESSON_BYTES, MAX_VIEWS, Groundwork, device_of, paint, prepare
+from gs_search.groundwork import LESSON_BYTES, MAX_VIEWS, TRAINING_LINE, Groundwork, device_of, paint, prepare
 from gs_search.measure.features import inception_features
 from gs_search.runfolder import RunFolder
 from gs_search.search.costs import size_of
@@ -102,15 +103,18 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
     """Prepare the miniature; write what that took, and what one more of each picture takes, to ``preparation.json``."""
     small, place, clock = miniature(config), _miniature_folder(folder), _Clock(config)
     place.create(small)
-    ends: list[float] = []
+    starts: list[tuple[str, float]] = []
 
     def watch(line: str) -> None:
-        ends.append(clock())
+        starts.append((line, clock()))
         log(f"a miniature of the study: {line}")
 
     total = clock.time(lambda: prepare(small, place, watch))
-    # Its first line announces the training, where there is one, and the second what comes after.
-    training = ends[1] - ends[0] if config.teacher.kind == "train" else 0.0
+    # One line announces the training, where there is one, and the next what comes after.
+    training = 0.0
+    for (line, began), (_, ended) in itertools.pairwise(starts):
+        if line.startswith(TRAINING_LINE):
+            training = ended - began
     ground = Groundwork.of(place, small)
     source, few = open_data(small.data, small.image_px, small.seed).source("train"), len(ground.lessons)
     pictures: list[Tensor] = []

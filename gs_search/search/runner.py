@@ -297,7 +297,10 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     if run.earlier is not None:
         _take_over(run.database, run.earlier, run.progress, run.keeper)
     run.database.enqueue_start_points()  # but for those that came from an earlier study
-    plan = cluster.plan.packed(run.folder.read_json(run.folder.baselines).get("gpu_memory"))
+    prepared = run.folder.read_json(run.folder.baselines)
+    if precision := prepared.get("precision"):
+        run.folder.decided({"precision": precision["precision"]})
+    plan = cluster.plan.packed(prepared.get("gpu_memory"))
     baselines = Baselines.read(run.folder)
     ends = None if run.deadline is None else time.time() + run.deadline - time.monotonic()
     where = standing(run.database, baselines, run.total, plan.workers, ends=ends)

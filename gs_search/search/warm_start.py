@@ -90,10 +90,11 @@ def warm_start(database: StudyDatabase, earlier: RunFolder) -> WarmStart:
         raise BadInput(f"--from {earlier}: its trials were trained otherwise ({', '.join(differing)} differ)")
 
     name, results, space = PurePath(urlsplit(earlier.place).path).name, earlier.results(), database.feasibility.space()
+    made, wanted = _decided(earlier, theirs.settings), _decided(folder, config.settings)
     skipped: Counter[str] = Counter()
     added = 0
     for record in results:
-        point, reason = _point_or_reason(record, theirs.settings, config.settings, space)
+        point, reason = _point_or_reason(record, made, wanted, space)
         if not reason and not (earlier.trial(record["number"]) / "student.safetensors").is_file():
             reason = "without a student"
         if reason:
@@ -136,6 +137,12 @@ def _point_or_reason(
     if differing := [name for name in LEGAL if _spelled_out(made, name) != _spelled_out(wanted, name)]:
         return {}, f"trained with other settings ({', '.join(differing[:3])})"
     return point, ""
+
+
+def _decided(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's settings with what its preparation has decided in place of ``auto``."""
+    precision = (folder.read_json(folder.baselines).get("precision") or {}).get("precision")
+    return {**settings, "precision": precision} if precision and settings["precision"] == "auto" else dict(settings)
 
 
 def _translated(point: Mapping[str, Value], made: SlimmingSettings, space: SearchSpace) -> dict[str, Value]:

@@ -35,6 +35,7 @@ from gs_search.slimming.checkpoint import (
 from gs_search.slimming.distillation import perceptual_of
 from gs_search.slimming.extract import Parity, check_parity, extract
 from gs_search.slimming.outputs import OutputQuantizer
+from gs_search.slimming.precision import settled
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import RepairTargets, attach_quantizers, repair_
@@ -177,7 +178,7 @@ def slim_in_rungs(
     if checkpoint is not None:
         checkpoint = Path(checkpoint)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    identity = fingerprint(teacher, settings, seed, len(lessons), run.ends)
+    identity = fingerprint(teacher, run.settings, seed, len(lessons), run.ends)
     if checkpoint is not None and checkpoint.is_file():
         run.load_state_dict(load_state(checkpoint, identity, run.device))
     else:
@@ -235,11 +236,12 @@ class Run:
         log_every: int = LOG_EVERY,
     ) -> None:
         self.team, self.parts, self.log_every = team, parts, log_every
+        self.device = next(teacher.network.parameters()).device
+        settings = settled(settings, self.device)
         self.teacher, self.settings, self.lessons, self.targets, self.seed = teacher, settings, lessons, targets, seed
         if settings.discriminator_real == "target" and settings.adversarial_weight and real is None:
             raise ConfigError(["discriminator_real is target, but there are no target pictures; set it to teacher"])
         self.real = real if settings.discriminator_real == "target" else None
-        self.device = next(teacher.network.parameters()).device
         self.slim_steps = round(settings.steps * settings.slim_fraction) if settings.schedule == "proximal" else 0
         between = [self.slim_steps + rung for rung in rungs if 0 < rung < settings.steps - self.slim_steps]
         self.ends = [self.slim_steps, *between, settings.steps]

@@ -27,6 +27,7 @@ from gs_search.slimming.layers import norms, slim_layers
 from gs_search.slimming.objective import critic_feature_loss, critic_features, generator_loss
 from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.perceptual import PerceptualCache
+from gs_search.slimming.precision import settled
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.sparsity import Rules, Steering, magnitudes, proximal_step_, threshold_for_target
 from gs_search.slimming.teacher import Batch, Teacher, record_features
@@ -96,11 +97,12 @@ class Training:
         perceptual: PerceptualCache | None = None,
         team: Team = ALONE,
     ) -> None:
+        self.device = next(network.parameters()).device
+        settings = settled(settings, self.device)
         self.teacher, self.network, self.alive, self.settings = teacher, network.eval(), alive, settings
         self.adversary, self.steps, self.sparsity, self.real = adversary, steps, sparsity, real
         self.scaling, self.team = scaling, team
         self.step = 0
-        self.device = next(network.parameters()).device
         if self.device.type == "cuda":
             network.to(memory_format=torch.channels_last)  # no gain on CPUs
         self.distillation = Distillation(

@@ -61,3 +61,15 @@ def test_no_pictures_no_features(inception: Inception) -> None:
 def test_other_tensors_are_refused(inception: Inception, images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="uint8 N x 3 x H x W"):
         inception_features(images, model=inception)
+
+
+def test_threads_change_no_bit(inception: Inception, blobs) -> None:
+    alone = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pictures = blobs(10)
+        one = inception_features(pictures, model=inception, batch_size=3)
+        several = inception_features(pictures, model=inception, batch_size=3, threads=2)
+    finally:
+        torch.set_num_threads(alone)
+    assert np.array_equal(one, several)

@@ -1,0 +1,1 @@
+"""What the computer is and offers: processor, memory, files, processes, signals."""
