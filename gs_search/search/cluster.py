@@ -18,6 +18,7 @@ from typing import Literal
 from gs_search.database_url import SECRETS
 from gs_search.errors import GsSearchError, one_line
 from gs_search.search.head import lost_head
+from gs_search.system.machine import cores
 
 __all__ = [
     "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "sweep_scratch",
@@ -96,15 +97,6 @@ class Plan:
         per_gpu = max(1, min(int(fitting), (self.cores or cores()) // self.gpus))
         resources = {**self.resources, "gpu": 1.0 / per_gpu}
         return Plan(per_gpu * self.gpus, self.device, self.gpus, auto=True, cores=self.cores, resources=resources)
-
-
-def cores() -> int:
-    """Processor cores that this process may use: what the affinity and the control group leave it."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, max(1, int(quota) // int(period)))
-    return count
 
 
 def plan_workers(workers: int | str, device: str, gpus: int) -> Plan:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gs_search.runfolder import RunFolder
-from gs_search.search.cluster import cores, plan_workers, scratch_folder, worker_environment
+from gs_search.search.cluster import plan_workers, scratch_folder, worker_environment
 from gs_search.search.costs import Costs, preparation_bytes, preparation_seconds, size_of
 from gs_search.search.preparation import Preparation
 from gs_search.settings import Point, settings_from_point
+from gs_search.system.machine import cores
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gs_search.search import cluster
-from gs_search.search.cluster import cores, plan_workers, scratch_folder
+from gs_search.search.cluster import plan_workers, scratch_folder
+from gs_search.system.machine import cores
 
 
 @pytest.mark.parametrize(
