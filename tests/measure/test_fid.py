@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
 from PIL import Image
 from pytorch_fid.fid_score import calculate_frechet_distance
 
@@ -142,3 +144,11 @@ def test_fid_equals_the_pytorch_fid_command_on_the_same_files(inception: Incepti
 def test_root_of_many_pictures_needs_no_more_rows_than_features() -> None:
     assert Reference.from_features(features(100, 6, 0)).root.shape == (6, 6)
     assert Reference.from_features(features(5, 6, 0)).root.shape == (5, 6)
+
+
+def test_pip_may_choose_no_scipy_with_which_the_command_fails() -> None:
+    """Its ``sqrtm(disp=False)`` is a TypeError from SciPy 1.18 on."""
+    assert "disp=False" in inspect.getsource(calculate_frechet_distance), "pytorch-fid has changed: lift the bound"
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    (bounds,) = re.findall(r'^ *"scipy(\S+)"', pyproject.read_text(), re.MULTILINE)
+    assert SpecifierSet(bounds).contains("1.17.1") and not SpecifierSet(bounds).contains("1.18.0")
