@@ -19,7 +19,8 @@ from gs_search.errors import GsSearchError
 from gs_search.remote import Place, is_remote
 
 __all__ = [
-    "FOLDER", "INTERRUPTED", "STUDY", "Options", "PlaceType", "common", "print_error", "print_json", "print_rich",
+    "ALLOW_HOST", "FOLDER", "INTERRUPTED", "STUDY", "Options", "PlaceType", "common", "print_error", "print_json",
+    "print_rich",
 ]  # fmt: skip
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -56,6 +57,14 @@ class PlaceType(click.ParamType):
 
 
 FOLDER = click.argument("folder", type=PlaceType(), metavar="RUN_FOLDER")
+
+ALLOW_HOST = click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Answer to this host name too, such as a proxy's on this machine; repeatable. A token needs no such name.",
+)
 
 
 def common(command: Command) -> Command:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gs_search.cli.conventions import Options, PlaceType, common, print_json
+from gs_search.cli.conventions import ALLOW_HOST, Options, PlaceType, common, print_json
 
 if TYPE_CHECKING:
     from gs_search.phone.server import PhoneAddress
@@ -30,6 +30,7 @@ __all__ = ["phone"]
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0 takes any.  [default: the first free one from 8090 on]",
 )
+@ALLOW_HOST
 @click.option("--open", "open_browser", is_flag=True, help="Open the address in a browser of this machine.")
 @click.option("--fetch-runtime", is_flag=True, help="Fetch onnxruntime-web into the cache first; once is enough.")
 @common
@@ -44,6 +45,7 @@ def phone(
     lan: bool,
     host: str | None,
     port: int | None,
+    allow_hosts: tuple[str, ...],
     open_browser: bool,
     fetch_runtime: bool,
 ) -> None:
@@ -81,6 +83,7 @@ def phone(
         lan=lan,
         host=host,
         port=port,
+        allow_hosts=allow_hosts,
         open_browser=open_browser,
         announce=announce,
         log=lambda line: click.echo(line, err=True),

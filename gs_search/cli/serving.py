@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gs_search.cli.conventions import FOLDER, Options, common, print_json
+from gs_search.cli.conventions import ALLOW_HOST, FOLDER, Options, common, print_json
 
 if TYPE_CHECKING:
     from gs_search.dashboard.server import DashboardAddress
@@ -29,12 +29,19 @@ __all__ = ["dashboard"]
     show_default=True,
     help="Address to listen on. Anything but this machine itself needs the token in the printed address.",
 )
+@ALLOW_HOST
 @click.option("--allow-edit", is_flag=True, help="Let notes be written and files be uploaded.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the address in a browser.")
 @common
 @click.pass_obj
 def dashboard(
-    options: Options, folder: Place, port: int | None, host: str, allow_edit: bool, open_browser: bool
+    options: Options,
+    folder: Place,
+    port: int | None,
+    host: str,
+    allow_hosts: tuple[str, ...],
+    allow_edit: bool,
+    open_browser: bool,
 ) -> None:
     """Serve Optuna's dashboard of a study: its trials with pictures and notes, its front and its figures.
 
@@ -66,4 +73,12 @@ def dashboard(
     # Not with --allow-edit: what is written here would be lost with the next copy.
     follows = found.mirror is not None and not allow_edit
     with following(lambda: found.refresh(whole=True)) if follows else nullcontext():
-        serve(found, host=host, port=port, allow_edit=allow_edit, open_browser=open_browser, announce=announce)
+        serve(
+            found,
+            host=host,
+            port=port,
+            allow_hosts=allow_hosts,
+            allow_edit=allow_edit,
+            open_browser=open_browser,
+            announce=announce,
+        )

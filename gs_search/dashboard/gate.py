@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,9 +32,15 @@ class DashboardGate(Gate):
     """Lets reads pass, and, where editing is allowed, notes, uploads and attributes from the dashboard's own pages."""
 
     def __init__(
-        self, app: WSGIApplication, *, host: str, port: int, token: str | None = None, allow_edit: bool = False
+        self,
+        app: WSGIApplication,
+        *,
+        port: int,
+        token: str | None = None,
+        allowed: Iterable[str] = (),
+        allow_edit: bool = False,
     ) -> None:
-        super().__init__(app, host=host, port=port, verb="dashboard", token=token)
+        super().__init__(app, port=port, verb="dashboard", token=token, allowed=allowed)
         self._allow_edit = allow_edit
 
     def against_writing(self, environ: WSGIEnvironment) -> str | None:
@@ -56,7 +63,11 @@ class DashboardGate(Gate):
 
 def _from_here(environ: WSGIEnvironment) -> bool:
     """Whether a request that writes comes from a page of this server, or from no page at all."""
-    origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
-    if site is not None and site not in ("same-origin", "none"):
-        return False
-    return origin is None or urlsplit(origin).netloc.lower() == environ.get("HTTP_HOST", "").lower()
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:  # from browsers, over https and on loopback; a page cannot change it
+        return site in ("same-origin", "none")
+    origin = environ.get("HTTP_ORIGIN")
+    # A proxy may ask under another name, and say under which one it was asked. A page of another origin cannot send
+    # that header before OPTIONS has allowed it, which is refused.
+    names = (environ.get("HTTP_HOST", ""), environ.get("HTTP_X_FORWARDED_HOST", "").partition(",")[0].strip())
+    return origin is None or urlsplit(origin).netloc.lower() in {name.lower() for name in names if name}

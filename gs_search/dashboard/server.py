@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gs_search.dashboard.app import DashboardApp
@@ -32,6 +32,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
+    allow_hosts: Sequence[str] = (),
     allow_edit: bool = False,
     open_browser: bool = False,
     announce: Callable[[DashboardAddress], None] = lambda address: None,
@@ -41,10 +42,11 @@ def serve(
     Args:
         host: what to listen on. Anything but this machine itself needs a token, which is part of the address.
         port: None takes the first free one from 8080 on; 0 any.
+        allow_hosts: names under which it is asked too; without a token only those of loopback are answered.
         announce: called once, when the server listens.
 
     Raises:
-        BadInput: the port is taken, the host is none of this machine, or the database is damaged.
+        BadInput: the port is taken, the host is none of this machine, a name is none, or the database is damaged.
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     app = DashboardApp(folder, url=database_url(folder.config()), writable=allow_edit)
@@ -52,7 +54,8 @@ def serve(
         _look(app, folder)
         with listening(host, port, first=DEFAULT_PORT) as server:
             found = server.server_port
-            server.set_app(DashboardGate(app, host=host, port=found, token=token, allow_edit=allow_edit))
+            gate = DashboardGate(app, port=found, token=token, allowed=allow_hosts, allow_edit=allow_edit)
+            server.set_app(gate)
             url = address_of(host, found, token)
             address = DashboardAddress(url=url, host=host, port=found, token=token, allow_edit=allow_edit)
             serve_until_stopped(server, url=url, announce=lambda: announce(address), open_browser=open_browser)

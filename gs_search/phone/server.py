@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def serve(
     lan: bool = False,
     host: str | None = None,
     port: int | None = None,
+    allow_hosts: Sequence[str] = (),
     open_browser: bool = False,
     announce: Callable[[PhoneAddress], None] = lambda address: None,
     log: Callable[[str], None] = lambda line: None,
@@ -55,6 +56,7 @@ def serve(
         lan: listen on this machine's address in its network, where a token is needed.
         host: listen on this address instead.
         port: None takes the first free one from 8090 on; 0 any.
+        allow_hosts: names under which it is asked too; without a token only those of loopback are answered.
         announce: called once, when the server listens.
         log: gets a line where something takes time before.
 
@@ -70,7 +72,7 @@ def serve(
     token = None if is_loopback(place) else secrets.token_urlsafe(24)
     with listening(place, port, first=DEFAULT_PORT) as server:
         found = server.server_port
-        server.set_app(Gate(app, host=place, port=found, verb="phone", token=token))
+        server.set_app(Gate(app, port=found, verb="phone", token=token, allowed=allow_hosts))
         url = address_of(place, found, token)
         address = PhoneAddress(url=url, host=place, port=found, token=token, student=student, teacher=other)
         serve_until_stopped(server, url=url, announce=lambda: announce(address), open_browser=open_browser)

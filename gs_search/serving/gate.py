@@ -2,7 +2,12 @@
 
 A web page that is open in the same browser can send requests to a server on this machine. It cannot read the answers,
 but it can have things changed; and by giving its own name this machine's address (DNS rebinding) it can read too. So
-a request must name this server as its host, and only reads pass. Beyond this machine whoever wants in needs a token.
+only reads pass, and every request needs one of two proofs:
+
+- a token, where the server can be reached from other machines. The token is in the address that was printed, later in
+  a cookie. A page under another name knows neither, and browsers keep cookies by name, so the Host header proves
+  nothing more: full host names, names of containers and those of proxies are all good.
+- without a token, on loopback, a Host header that names this machine or is one of those allowed by the user.
 """
 
 from __future__ import annotations
@@ -11,11 +16,11 @@ import hmac
 import ipaddress
 import json
 import re
-import socket
-from collections.abc import Callable, Iterable
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
+
+from gs_search.errors import BadInput
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -44,31 +49,38 @@ class Gate:
     """WSGI middleware that lets pass what may pass, and answers all else with 403 and one line.
 
     Args:
-        host: the address that the server listens on.
+        port: that the server listens on.
         verb: of the command line, which serves this and prints the address.
         token: what a visitor needs; None where everybody who reaches the server may look.
+        allowed: host names that the server answers to without a token, besides those of loopback.
+
+    Raises:
+        BadInput: one of ``allowed`` is no host name.
     """
 
-    def __init__(self, app: WSGIApplication, *, host: str, port: int, verb: str, token: str | None = None) -> None:
+    def __init__(
+        self, app: WSGIApplication, *, port: int, verb: str, token: str | None = None, allowed: Iterable[str] = ()
+    ) -> None:
         self._app = app
-        self._host = host.strip("[]").lower()
         self._verb = verb
         self._token = token
+        self._allowed = {_allowed_name(name) for name in allowed}
         # Cookies know no ports: two servers on one machine must not take away each other's.
         self._cookie = f"gs_search_{port}"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        host = environ.get("HTTP_HOST", "")
-        if not self._is_ours(host):
-            name = json.dumps(host[:80])
-            return _refuse(environ, start_response, f"gs-search {self._verb} does not answer to the host name {name}")
-        if self._token is not None:
+        if self._token is None:
+            host = environ.get("HTTP_HOST", "")
+            if not self._is_ours(host):
+                refused = f"gs-search {self._verb} does not answer to the host name {json.dumps(host[:80])}"
+                return _refuse(environ, start_response, f"{refused}; --allow-host NAME adds one")
+        else:
             given = dict(parse_qsl(environ.get("QUERY_STRING", ""))).get("token")
             if given is not None and method in READS and _same(given, self._token):
                 return self._let_in(environ, start_response)
-            if not _same(self._cookie_of(environ), self._token):
+            if not any(_same(cookie, self._token) for cookie in _cookies(environ, self._cookie)):
                 return _refuse(
                     environ,
                     start_response,
@@ -87,26 +99,9 @@ class Gate:
         return []
 
     def _is_ours(self, header: str) -> bool:
-        """Whether the Host header names this server: by an address, or by a name that nobody else can give it."""
+        """Whether the Host header names this server: by loopback's address or name, or a name that the user allowed."""
         host = _name_in(header)
-        if host is None:
-            return False
-        if host == "localhost" or host == self._host:
-            return True
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            own = socket.gethostname().lower()
-            return not is_loopback(self._host) and host in (own, f"{own}.local")
-        # A rebound name stands in the header as a name. An address does not lie, but on loopback only one is ours.
-        return is_loopback(host) or not is_loopback(self._host)
-
-    def _cookie_of(self, environ: WSGIEnvironment) -> str:
-        try:
-            found = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return found.value if found is not None else ""
+        return host is not None and (host in self._allowed or is_loopback(host))
 
     def _let_in(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         """Remember the visitor, and take the token out of the address."""
@@ -116,6 +111,10 @@ class Gate:
         place = "/" + quote(asked.lstrip(b"/\\")) + (f"?{rest}" if rest else "")
         # Lax, not Strict: an address that is followed from a chat would arrive without the cookie.
         cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Lax; Path=/"
+        if (
+            environ.get("HTTP_X_FORWARDED_PROTO", "").lower() == "https"
+        ):  # a proxy's, which then is asked by https alone
+            cookie += "; Secure"
         headers = [("Location", place), ("Set-Cookie", cookie), ("Cache-Control", "no-store"), ("Content-Length", "0")]
         start_response("302 Found", [*headers, *HEADERS])
         return [b""]
@@ -133,7 +132,23 @@ class Gate:
 def _name_in(header: str) -> str | None:
     """Name or address in a Host header, without the port; None where there is none, or more than one."""
     found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", header.lower())
-    return found[1].strip("[]") if found else None
+    return found[1].strip("[]").removesuffix(".") if found else None
+
+
+def _allowed_name(given: str) -> str:
+    """A name as it is compared; BadInput where it is none."""
+    name = _name_in(given)
+    if not name:
+        raise BadInput(f"--allow-host {given}: not a host name; gpu01.example.org is one")
+    return name
+
+
+def _cookies(environ: WSGIEnvironment, name: str) -> Iterator[str]:
+    """The values of a cookie. By hand: under a name that is shared, others' cookies have what the standard forbids."""
+    for part in environ.get("HTTP_COOKIE", "").split(";"):
+        found, _, value = part.strip().partition("=")
+        if found == name:
+            yield value
 
 
 def _same(given: str, token: str) -> bool:

@@ -64,5 +64,5 @@ def opened(folder: RunFolder) -> optuna.Study:
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve a dashboard on this machine; yields its address, with a slash at the end."""
-    with serving(lambda port: DashboardGate(app, host="127.0.0.1", port=port)) as address:
+    with serving(lambda port: DashboardGate(app, port=port)) as address:
         yield address

@@ -148,7 +148,7 @@ def test_watching_changes_nothing(folder: RunFolder) -> None:
     files = {path: digest(path) for path in folder.path.rglob("*") if path.is_file()}
     times = {path: path.stat().st_mtime_ns for path in files}
     app = DashboardApp(folder)
-    gate = DashboardGate(app, host="127.0.0.1", port=8080)
+    gate = DashboardGate(app, port=8080)
     for path in ("/", "/dashboard", "/api/studies", "/api/studies/1", "/csv/1", "/api/studies/1/param_importances"):
         ask(gate, path)
     for method in ("POST", "PUT", "DELETE"):
@@ -245,7 +245,7 @@ def test_other_studies_of_a_database_are_not_shown(folder: RunFolder) -> None:
 
 def test_notes_of_people_reach_the_study(folder: RunFolder) -> None:
     app = DashboardApp(folder, writable=True)
-    gate = DashboardGate(app, host="127.0.0.1", port=8080, allow_edit=True)
+    gate = DashboardGate(app, port=8080, allow_edit=True)
     trial = detail(app)["trials"][3]
     place, body = f"/api/studies/1/{trial['trial_id']}/note", f"Ship it!\n\n{trial['note']['body']}"
     assert ask(gate, place, "PUT", body={"version": 1, "body": body}).status == 204
@@ -269,7 +269,7 @@ def test_notes_of_people_reach_the_study(folder: RunFolder) -> None:
 
 def test_uploads_lie_in_the_run_folder(folder: RunFolder) -> None:
     app = DashboardApp(folder, writable=True)
-    gate = DashboardGate(app, host="127.0.0.1", port=8080, allow_edit=True)
+    gate = DashboardGate(app, port=8080, allow_edit=True)
     file = {"file": "data:text/plain;base64,aGVsbG8=", "filename": "hello.txt"}
     answer = ask(gate, "/api/artifacts/1", "POST", body=file)
     assert answer.status == 201

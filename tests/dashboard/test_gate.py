@@ -14,7 +14,7 @@ WRITES = ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROP
 
 def guarded(**options: Any) -> tuple[Behind, DashboardGate]:
     behind = Behind()
-    return behind, DashboardGate(behind, **{"host": "127.0.0.1", "port": 8080} | options)
+    return behind, DashboardGate(behind, **{"port": 8080} | options)
 
 
 @pytest.mark.parametrize("method", WRITES)
@@ -49,6 +49,19 @@ def test_notes_and_uploads_may_be_allowed(method: str, path: str) -> None:
         assert edit(path, method, origin=origin).status == 403
     for site in ("cross-site", "same-site"):
         assert edit(path, method, sec_fetch_site=site).status == 403
+        assert edit(path, method, sec_fetch_site=site, origin="http://127.0.0.1:8080").status == 403
+
+
+def test_notes_through_a_proxy_that_asks_under_another_name() -> None:
+    """It says under which it was asked; or the browser, over https, that the page is the same."""
+    page = "https://dash.example.org"
+    path = "/api/studies/1/note"
+    assert edit(path, origin=page).status == 403
+    assert edit(path, origin=page, sec_fetch_site="same-origin").status == 200
+    for forwarded, status in (("dash.example.org", 200), ("dash.example.org, inner", 200), ("other", 403), ("", 403)):
+        assert edit(path, origin=page, x_forwarded_host=forwarded).status == status
+    assert edit(path, origin="null", x_forwarded_host="dash.example.org").status == 403
+    assert edit(path, origin="null", x_forwarded_host="").status == 403
 
 
 @pytest.mark.parametrize(

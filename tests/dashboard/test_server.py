@@ -140,10 +140,15 @@ def test_the_verb(original: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: 
     given: list[dict[str, Any]] = []
     out, err = told()
     assert out == "http://h:1/?token=t\n" and "read-only" in err and "not encrypted" in err
-    assert given == [{"host": "127.0.0.1", "port": None, "allow_edit": False, "open_browser": False}]
-    out, err = told("--json", "--port", "0", "--host", "::1", "--allow-edit", "--open")
+    nothing = {"host": "127.0.0.1", "port": None}
+    assert given == [nothing | {"allow_hosts": (), "allow_edit": False, "open_browser": False}]
+    out, err = told(
+        "--json", "--port", "0", "--host", "::1", "--allow-host", "a", "--allow-host", "b", "--allow-edit", "--open"
+    )
     assert json.loads(out) == {"url": "http://h:1/?token=t", "host": "h", "port": 1, "token": "t", "allow_edit": True}
     assert err == ""
-    assert given[1] == {"host": "::1", "port": 0, "allow_edit": True, "open_browser": True}
+    assert given[1] == {
+        "host": "::1", "port": 0, "allow_hosts": ("a", "b"), "allow_edit": True, "open_browser": True,
+    }  # fmt: skip
     assert cli.main(["dashboard", str(original.path.parent / "none")]) == 2
     assert cli.main(["dashboard", str(original.path), "--port", "70000"]) == 2

@@ -102,7 +102,7 @@ def open_phone(browser: Any, fetched: runtime.Runtime) -> Callable[..., Any]:
         context = browser.new_context(
             **{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True} | more
         )
-        with serving(lambda port: Gate(app, host=host, port=port, verb="phone", token=token), host) as address:
+        with serving(lambda port: Gate(app, port=port, verb="phone", token=token), host) as address:
             try:
                 yield Phone(context, address + (f"?token={token}" if token else ""))
             finally:

@@ -128,14 +128,28 @@ def test_the_verb(
     out, err = told()
     assert out == "http://h:1/\n" and "--lan" in err and "trial 1: quickstart@fid1.0.onnx, 1.4e-05 MB" in err
     nothing = {"trial": None, "file": None, "floats": False, "teacher": False, "lan": False, "host": None, "port": None}
-    assert given == [nothing | {"open_browser": False}]
-    out, err = told("--trial", "1", "--float", "--teacher", "--lan", "--port", "0", "--open", "--json", token="t")
+    assert given == [nothing | {"allow_hosts": (), "open_browser": False}]
+    out, err = told(
+        "--trial",
+        "1",
+        "--float",
+        "--teacher",
+        "--lan",
+        "--port",
+        "0",
+        "--open",
+        "--allow-host",
+        "a.example",
+        "--json",
+        token="t",
+    )
     assert json.loads(out) == {
         "url": "http://h:1/", "host": "h", "port": 1, "token": "t", "teacher": None,
         "student": str(folder.exports / "quickstart@fid1.0.onnx"),
     }  # fmt: skip
     assert err == "a line\n" and given[1] == nothing | {
-        "trial": 1, "floats": True, "teacher": True, "lan": True, "port": 0, "open_browser": True,
+        "trial": 1, "floats": True, "teacher": True, "lan": True, "port": 0, "allow_hosts": ("a.example",),
+        "open_browser": True,
     }  # fmt: skip
     assert "not encrypted" in told("--lan", token="t")[1]
     assert cli.main(["phone"]) == 2
