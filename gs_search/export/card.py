@@ -151,6 +151,13 @@ def _proof(entry: Mapping[str, Any]) -> list[str]:
     layers = proof["layers"]
     worst = max(layers, key=lambda layer: layer["differing"])
     exceptions = f"; float: {', '.join(graph['exceptions'])}" if graph["exceptions"] else ""
+    if "unsigned" in graph:
+        signed = graph["integer"] - len(graph["unsigned"])
+        lines = [
+            "- The same on every x86 processor, with VNNI instructions or without, in a plain session without options: "
+            f"weights of {len(graph['unsigned'])} convolutions are unsigned bytes, for which kernels do not saturate; "
+            f"those of {signed} are signed, and no two of their products exceed 16 bits."
+        ]
     return [
         *lines,
         f"- {graph['integer']} of {graph['expected'] + len(graph['exceptions'])} convolutions run in whole numbers "

@@ -63,6 +63,10 @@ def problems_of(entry: Mapping[str, Any]) -> list[str]:
                 f"{graph['integer']} of {graph['expected']} convolutions run in whole numbers; "
                 f"float: {', '.join(graph['floats']) or 'none'}"
             )
+        if graph["saturating"]:
+            found.append(
+                f"sums of signed weights may saturate on x86 processors without VNNI: {', '.join(graph['saturating'])}"
+            )
     if entry["format"].startswith("executorch"):
         found += _program_problems(proof)
     if entry["format"] == "coreml":

@@ -228,6 +228,8 @@ def _integer_entry(
             "floats": list(graph.floats),
             "exceptions": list(built.floats),
             "operators": dict(graph.operators),
+            "unsigned": list(graph.unsigned),
+            "saturating": list(graph.saturating),
         },
         "layers": [layer.to_json() for layer in layers],
         "tensors_missing": check_floats(path, built.lowered, set(built.integer_tensors)),

@@ -6,6 +6,9 @@ vanishes, for unsigned codes end at 0. A convolution that feeds others only is r
 channel of its output has a step of its own, which goes into the weight's scale, so that the runtime rounds to whole
 numbers; the bytes are dealt out to sub-pixels, and read back with one scale for each channel, exactly.
 
+Weights are signed bytes where no two products of a layer can exceed 16 bits, else unsigned ones: ONNX Runtime's kernels
+for signed ones saturate on x86 processors without VNNI, and a file must not depend on the machine.
+
 Weights of up to 4 bits are stored as 4-bit tensors, and kernels of sub-pixel form without their zeros; the runtime
 widens and deals them out when it loads the file. Each convolution is named as its layer.
 """
@@ -174,24 +177,35 @@ class _Writer:
         self.nodes.append(node)
 
     def _weight(self, layer: IntegerLayer, steps: np.ndarray) -> str:
-        """The codes as they are stored, widened and dealt out to sub-pixels when the runtime loads them."""
+        """The codes as they are stored, widened and dealt out to sub-pixels when the runtime loads them.
+
+        Signed ones that could saturate are stored unsigned, with 128 as the code of zero: kernels for those widen to 16
+        bits before they multiply, on every processor.
+        """
         name = layer.name
-        codes = f"{name}.codes"
+        codes, unsigned = f"{name}.codes", layer.may_saturate
         if layer.bits <= NARROW:
             self.tensors[codes] = helper.make_tensor(codes, TensorProto.INT4, layer.kernel.shape, layer.kernel.ravel())
             codes = self._add("Cast", [codes], f"{name}/wide", to=TensorProto.INT8)
+        elif unsigned:
+            self._tensor(codes, (layer.kernel.astype(np.int16) + MIDDLE).astype(np.uint8))
         else:
             self._tensor(codes, layer.kernel)
         if layer.taps is not None:
-            codes = self._deal(layer.taps, codes, layer.kernel.shape, name)
+            codes = self._deal(layer.taps, codes, layer.kernel.shape, name, [self._zero(MIDDLE)] if unsigned else [])
         scale = self._tensor(f"{name}.scale", steps)
-        return self._add("DequantizeLinear", [codes, scale], f"{name}/weight", axis=0)
+        zeros = [self._tensor(f"bytes{MIDDLE}x{len(steps)}", np.full(len(steps), MIDDLE, np.uint8))] if unsigned else []
+        return self._add("DequantizeLinear", [codes, scale, *zeros], f"{name}/weight", axis=0)
 
-    def _deal(self, taps: Taps, codes: str, shape: tuple[int, ...], name: str) -> str:
-        """``Taps.deal`` in operators: the taps of each phase, gathered from a kernel that ends in a row of zeros."""
+    def _deal(self, taps: Taps, codes: str, shape: tuple[int, ...], name: str, zero: list[str]) -> str:
+        """``Taps.deal`` in operators: the taps of each phase, gathered from a kernel that ends in a row of zeros.
+
+        Args:
+            zero: name of the code of zero, none if that is 0.
+        """
         outputs, inputs, *kernel = shape
         edge = self._integers([0, 0, 0, 0, 0, 0, 1, 1])
-        padded = self._add("Pad", [codes, edge], f"{name}/edged")
+        padded = self._add("Pad", [codes, edge, *zero], f"{name}/edged")
         phases = []
         for y, row in enumerate(taps.rows):
             rows = self._add("Gather", [padded, self._places(row, kernel[0])], f"{name}/rows{y}", axis=2)

@@ -31,7 +31,7 @@ from gs_search.slimming.layers import (
 )
 from gs_search.slimming.outputs import OutputGrid
 
-__all__ = ["MIDDLE", "IntegerLayer", "PlainGroupNorm", "Sums", "integer_layers", "lower"]
+__all__ = ["MIDDLE", "IntegerLayer", "PlainGroupNorm", "Sums", "integer_layers", "lower", "pairs_fit"]
 
 
 PROBE_PX = 32
@@ -39,6 +39,9 @@ PROBE_PX = 32
 
 MIDDLE = 128
 """Code of zero where outputs are rounded to whole numbers."""
+
+WORD = 32767
+"""Largest number of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ class IntegerLayer:
         """Sub-pixels a side."""
         return 1 if self.taps is None else self.taps.factor
 
+    @property
+    def may_saturate(self) -> bool:
+        """Whether its codes, as signed bytes, can give a wrong sum on an x86 processor without VNNI (``pairs_fit``)."""
+        return not pairs_fit(self.kernel, self.input.high)
+
     def sums(self, grid: OutputGrid | None) -> Sums:
         """The scales and whole numbers with which the layer rounds to ``grid``, or, without one, to its reader's."""
         step, offset = np.ones(len(self.steps)), np.zeros(len(self.steps))
@@ -129,6 +137,26 @@ class PlainGroupNorm(nn.Module):
             for part in parts
         ]
         return (normed[0] if even else torch.cat(normed, dim=1)) * self.weight + self.bias
+
+
+def pairs_fit(kernel: np.ndarray, highest: int) -> bool:
+    """Whether no two products of a signed weight and an unsigned input exceed 16 bits together, whichever they are.
+
+    Where x86 has no VNNI, ONNX Runtime adds up products of unsigned and signed bytes by two in 16 bits that saturate
+    (``vpmaddubsw``). Which two depends on the kernel that it takes: inputs of one place, or neighbours across places.
+    So all pairs of one output's weights must fit.
+
+    Args:
+        kernel: codes, whole numbers, one row of any shape for each output.
+        highest: code of the input, from 0 on.
+    """
+    rows = kernel.reshape(len(kernel), -1).astype(np.int64)
+    if rows.shape[1] < 2:
+        return bool((highest * np.abs(rows) <= WORD).all())
+    ends = np.sort(rows, axis=1)
+    largest = np.maximum(ends[:, -2:], 0).sum(axis=1).max()
+    smallest = np.minimum(ends[:, :2], 0).sum(axis=1).min()
+    return bool(highest * largest <= WORD and -highest * smallest <= WORD + 1)
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from gs_search.export.grids import InputGrid, last_of, on_grids
-from gs_search.export.runtime import optimized_nodes, session
+from gs_search.export.lowering import pairs_fit
+from gs_search.export.runtime import optimized_graph, session
 from gs_search.slimming.layers import SlimLayer, slim_layers
 from gs_search.slimming.outputs import OutputGrid
 
@@ -39,6 +40,9 @@ __all__ = [
 
 SHARE = 0.005
 """Share of a layer's codes that may differ. Sound files have below 0.0005, faulty ones above 0.016."""
+
+TOP = 255
+"""The largest byte."""
 
 STEPS = 1
 """By how many steps they may differ."""
@@ -105,24 +109,55 @@ class Graph:
         integer: convolutions that run in whole numbers.
         floats: convolutions and matrix products that do not, by name.
         operators: how many nodes of each kind.
+        unsigned: integer convolutions whose weights are unsigned bytes.
+        saturating: those whose weights are signed and whose products by two may exceed 16 bits, so that an x86
+            processor without VNNI could compute something else than this machine.
     """
 
     integer: int
     floats: tuple[str, ...]
     operators: Mapping[str, int]
+    unsigned: tuple[str, ...] = ()
+    saturating: tuple[str, ...] = ()
 
 
 def check_graph(path: Path) -> Graph:
-    """Look up what ONNX Runtime makes of a file on this machine."""
-    nodes = optimized_nodes(path)
-    kinds = [node.op_type for node in nodes]
+    """Look up what ONNX Runtime makes of a file on this machine, and whether other machines compute the same."""
+    graph = optimized_graph(path)
+    kinds = [node.op_type for node in graph.node]
     products = [
         node.name or node.op_type
-        for node in nodes
+        for node in graph.node
         if node.op_type != "QLinearConv"
         and ("Conv" in node.op_type or node.op_type in ("Gemm", "MatMul", "FusedMatMul"))
     ]
-    return Graph(kinds.count("QLinearConv"), tuple(products), {kind: kinds.count(kind) for kind in sorted(set(kinds))})
+    unsigned, saturating = [], []
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    made_by = {value: node for node in graph.node for value in node.output}
+    for node in graph.node:
+        if node.op_type == "QLinearConv":
+            name, weight = node.name.partition("_token_")[0], tensors.get(node.input[3])
+            if weight is not None and weight.data_type == TensorProto.UINT8:
+                unsigned.append(name)
+            elif weight is None or not pairs_fit(numpy_helper.to_array(weight), _highest(node, made_by, tensors)):
+                saturating.append(name)
+    return Graph(
+        integer=kinds.count("QLinearConv"),
+        floats=tuple(products),
+        operators={kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        unsigned=tuple(unsigned),
+        saturating=tuple(saturating),
+    )
+
+
+def _highest(conv: NodeProto, made_by: Mapping[str, NodeProto], tensors: Mapping[str, TensorProto]) -> int:
+    """The largest code that can reach a convolution of the optimized graph: of a clip before it, else of a byte."""
+    value = conv.input[0]
+    while (node := made_by.get(value)) is not None and node.op_type in ("Transpose", "Pad", "Clip", "Slice"):
+        if node.op_type == "Clip" and len(node.input) > 2 and node.input[2] in tensors:
+            return int(numpy_helper.to_array(tensors[node.input[2]]))
+        value = node.input[0]
+    return TOP
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gs_search.export.float_graph import INPUT
 
-__all__ = ["optimized_nodes", "paired_milliseconds", "peak_memory_mb", "run_pictures", "session"]
+__all__ = ["optimized_graph", "paired_milliseconds", "peak_memory_mb", "run_pictures", "session"]
 
 PROVIDERS = ["CPUExecutionProvider"]
 
@@ -86,12 +86,12 @@ def run_pictures(model: onnxruntime.InferenceSession, pictures: Tensor, batch_si
     return torch.cat(outputs)
 
 
-def optimized_nodes(path: Path) -> list[onnx.NodeProto]:
-    """The nodes that ONNX Runtime makes of a file on this machine."""
+def optimized_graph(path: Path) -> onnx.GraphProto:
+    """The graph that ONNX Runtime makes of a file on this machine."""
     with tempfile.TemporaryDirectory() as place:
         optimized = Path(place) / "optimized.onnx"
         session(path, optimized=optimized)
-        return list(onnx.load(optimized).graph.node)
+        return onnx.load(optimized).graph
 
 
 def paired_milliseconds(

@@ -25,7 +25,15 @@ INTEGER: dict[str, Any] = {
     "calibrated": ["stem.1: output", "head.1: output"],
     "problems": [],
     "proof": {
-        "graph": {"integer": 1, "expected": 1, "floats": [], "exceptions": [], "operators": {"QLinearConv": 1}},
+        "graph": {
+            "integer": 1,
+            "expected": 1,
+            "floats": [],
+            "exceptions": [],
+            "operators": {"QLinearConv": 1},
+            "unsigned": ["stem.1"],
+            "saturating": [],
+        },
         "layers": [LAYER],
         "tensors_missing": [],
         "psnr": 38.0,
@@ -85,6 +93,7 @@ def test_a_sound_file_has_no_problems() -> None:
     [
         (("graph", "integer"), 0, "0 of 1"),
         (("graph", "floats"), ["stem.1"], "stem.1"),
+        (("graph", "saturating"), ["stem.1"], "without VNNI: stem.1"),
         (("layers",), [{**LAYER, "ok": False, "differing": 0.02}], "2.00 %"),
         (("tensors_missing",), ["stem.2.weight"], "stem.2.weight"),
         (("psnr",), 37.1, "1.10 dB"),

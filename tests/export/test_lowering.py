@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from gs_search.export.grids import OutputGrid, complete
-from gs_search.export.lowering import PlainGroupNorm, integer_layers, lower
+from gs_search.export.lowering import PlainGroupNorm, integer_layers, lower, pairs_fit
 from gs_search.export.subpixel import SubPixelConv2d
 from gs_search.slimming.layers import SlimGroupNorm, SlimLayer, slim_layers
 from tests.export.students import GENERATORS, pictures, plain_student, rounded_student
@@ -88,3 +91,25 @@ def test_what_a_student_lacks_is_calibrated() -> None:
     again, nothing = complete(completed, pictures())
     assert nothing == []
     assert torch.equal(again(pictures()), completed(pictures()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "highest", "fit"),
+    [
+        ([[64, 64, -1]], 255, True),  # 32,640
+        ([[64, -128, 65]], 255, False),  # 32,895
+        ([[-64, 100, -64]], 255, True),
+        ([[-65, 100, -64]], 255, False),
+        ([[127, 0, -127], [1, 1, 1]], 255, True),
+        ([[127, 127, -127]], 127, True),
+        ([[127, 2], [3, 127]], 255, False),
+        ([[127], [-128]], 255, True),
+    ],
+)
+def test_pairs_fit(rows: list[list[int]], highest: int, fit: bool) -> None:
+    """Against every pair of a row and every pair of inputs at their ends."""
+    kernel = np.array(rows, np.int8)
+    assert pairs_fit(kernel.reshape(len(rows), -1, 1, 1), highest) is fit
+    pairs = [pair for row in rows for pair in itertools.combinations(row if len(row) > 1 else [*row, 0], 2)]
+    ends = [a * x + b * y for a, b in pairs for x in (0, highest) for y in (0, highest)]
+    assert (max(ends) < 1 << 15 and min(ends) >= -(1 << 15)) is fit

@@ -71,7 +71,9 @@ def behind(model: ModelProto, value: str) -> NodeProto:
 def change(model: ModelProto, name: str, to: Callable[[np.ndarray], np.ndarray]) -> None:
     tensor = tensor_of(model, name)
     array = numpy_helper.to_array(tensor)
-    new = to(np.array(array.astype(np.int32) if tensor.data_type == TensorProto.INT4 else array))
+    whole = array.astype(np.int32) if array.ndim == 4 else np.array(array)
+    middle = 128 if array.ndim == 4 and array.dtype == np.uint8 else 0  # of a weight that could saturate
+    new = to(whole - middle) + middle
     if tensor.data_type == TensorProto.INT4:
         tensor.CopyFrom(helper.make_tensor(name, TensorProto.INT4, tensor.dims, new.ravel().tolist()))
     else:
