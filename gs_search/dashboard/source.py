@@ -114,11 +114,14 @@ def _forbid_writing(study: optuna.Study) -> None:
     storage: Any = study._storage
     backend = getattr(storage, "_backend", storage)
     engine = backend.engine
-    statement = {
-        "sqlite": "PRAGMA query_only = ON",
-        "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-        "mysql": "SET SESSION TRANSACTION READ ONLY",
-    }.get(engine.dialect.name)
+    if engine.dialect.name == "postgresql":
+        # With each transaction: a pool of connections, such as PgBouncer's, would hand a session's setting to others.
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("SET TRANSACTION READ ONLY"))
+        backend.remove_session()
+        return
+    statement = {"sqlite": "PRAGMA query_only = ON", "mysql": "SET SESSION TRANSACTION READ ONLY"}.get(
+        engine.dialect.name
+    )
     if statement is None:
         return
 

@@ -186,10 +186,14 @@ def _server_options(url: str) -> dict[str, Any]:
 
     parsed = make_url(url)
     driver = parsed.get_driver_name()
-    wanted: dict[str, int | str] = {}
+    wanted: dict[str, int | str | None] = {}
     if driver in ("psycopg", "psycopg2"):
         wanted = {"connect_timeout": CONNECT_S, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         wanted |= {"tcp_user_timeout": 60_000, "application_name": "gs-search"}
+    if driver == "psycopg":
+        # It would prepare statements in the server's session; behind PgBouncer in transaction mode the next
+        # transaction may have another one.
+        wanted["prepare_threshold"] = None
     elif driver == "pymysql":
         wanted = {"connect_timeout": CONNECT_S}
     if not wanted:
@@ -204,7 +208,7 @@ def _is_empty(url: str) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        engine = create_engine(url)
+        engine = create_engine(url, **_server_options(url))
         try:
             return not inspect(engine).has_table("studies")
         finally:
@@ -215,11 +219,14 @@ def _is_empty(url: str) -> bool:
 
 REASONS = (
     ("password|authentication|access denied|pg_hba", "the server refuses the login"),
-    ("database .* does not exist|unknown database", "the server has no such database"),
+    ("database .* does not exist|unknown database|no such database", "the server has no such database"),
     ("permission denied", "the server does not allow it"),
-    ("too many (clients|connections)|remaining connection slots", "the server has no connection left"),
+    ("too many (clients|connections)|no more connections|remaining connection", "the server has no connection left"),
     ("starting up|shutting down|recovery mode", "the server is starting or stopping"),
-    ("refused|timeout|timed out|resolve|translate|unreachable|no route|closed", "the server cannot be reached"),
+    (
+        "refused|timeout|timed out|cannot connect|resolve|translate|unreachable|no route|closed",
+        "the server cannot be reached",
+    ),
 )
 """What servers say, and what of it may be told."""
 

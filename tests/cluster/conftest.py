@@ -12,6 +12,7 @@ import pytest
 # Stand-ins for trials, and writers of studies; nodes get the same path.
 sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
+from tests.cluster.pgbouncer import PgBouncer, find_pgbouncer  # noqa: E402
 from tests.cluster.postgres import Postgres, find_postgres  # noqa: E402
 from tests.cluster.raylets import RayCluster  # noqa: E402
 from tests.remote.s3 import S3Server  # noqa: E402
@@ -67,3 +68,14 @@ def postgres(root: Path) -> Iterator[Postgres]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(root: Path, postgres: Postgres) -> Iterator[PgBouncer]:
+    if find_pgbouncer() is None:
+        pytest.skip("PgBouncer is not installed here (apt-get install pgbouncer)")
+    pool = PgBouncer(root, postgres)
+    try:
+        yield pool
+    finally:
+        pool.close()

@@ -103,6 +103,7 @@ def test_why_a_server_refuses_is_said_without_where_it_is(said: str, told: str) 
 
 def test_a_connection_to_a_server_is_tried_before_it_is_used() -> None:
     options = storage._server_options("postgresql+psycopg://me@h/db?connect_timeout=3")
+    assert options["connect_args"]["prepare_threshold"] is None, "for PgBouncer"
     assert options["pool_pre_ping"] and "connect_timeout" not in options["connect_args"]
     assert options["connect_args"]["keepalives_idle"] == 30
     assert storage._server_options("mysql+pymysql://me@h/db")["connect_args"] == {"connect_timeout": 10}
