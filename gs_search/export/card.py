@@ -164,10 +164,14 @@ def _proof(entry: Mapping[str, Any]) -> list[str]:
         f"({runtime}){exceptions}.",
         "- Each alone, fed what the student feeds to it, gives the student's codes: at worst "
         f"{100 * worst['differing']:.4f} % differ ({worst['name']}), by {max(one['largest'] for one in layers)} step.",
-        f"- Distance to the float network's pictures: {proof['psnr']:.2f} dB; of the student on the same grids "
-        f"{proof['psnr_of_grids']:.2f} dB, of the student as it was trained {proof['psnr_of_student']:.2f} dB.",
+        f"- Distance to the float network's pictures{_on(proof)}: {proof['psnr']:.2f} dB; of the student on the same "
+        f"grids {proof['psnr_of_grids']:.2f} dB, of the student as it was trained {proof['psnr_of_student']:.2f} dB.",
         f"- Not trained but calibrated on training pictures: {_summary(entry['calibrated'])}.",
     ]
+
+
+def _on(proof: Mapping[str, Any]) -> str:
+    return f", on {proof['psnr_pictures']} of them" if "psnr_pictures" in proof else ""
 
 
 def _summary(calibrated: list[str]) -> str:

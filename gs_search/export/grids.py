@@ -116,13 +116,18 @@ def complete(student: nn.Module, pictures: Tensor) -> tuple[nn.Module, list[str]
 
 @torch.no_grad()
 def calibrate_outputs(
-    student: nn.Module, pictures: Tensor, wanted: Collection[str], centred: Collection[str]
+    student: nn.Module,
+    pictures: Tensor,
+    wanted: Collection[str],
+    centred: Collection[str],
+    tick: Callable[[int], None] = lambda done: None,
 ) -> dict[str, OutputGrid]:
     """Find the grids of the outputs of the layers ``wanted``; of those that were trained on one, it is that one.
 
     Args:
         pictures: N x 3 x H x W in [-1, 1].
         centred: layers whose output is read by an instance norm alone.
+        tick: told how many pictures have been looked at; each is twice.
     """
     grids: dict[str, OutputGrid] = {}
     for name in wanted:
@@ -142,10 +147,13 @@ def calibrate_outputs(
     def count(name: str, y: Tensor) -> None:
         counts[name] = counts.get(name, 0) + count_values(y, *spans[name])
 
-    for visit in (widen, count):
+    done = 0
+    for visit in (widen, count) if open_ else ():
         with _watch(student, open_, visit):
             for chunk in pictures.split(CHUNK):
                 student(chunk)
+                done += len(chunk)
+                tick(done)
     return grids | {name: best_grid(*spans[name], counts[name], centred=name in centred) for name in open_}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -48,13 +48,20 @@ def float_model(student: nn.Module, multiple: int, image_px: int) -> onnx.ModelP
     return float_graph(lower(student), multiple, image_px)
 
 
-def integer_model(student: nn.Module, pictures: Tensor, multiple: int, image_px: int) -> IntegerModel:
+def integer_model(
+    student: nn.Module,
+    pictures: Tensor,
+    multiple: int,
+    image_px: int,
+    tick: Callable[[int], None] = lambda done: None,
+) -> IntegerModel:
     """The student in whole numbers.
 
     Args:
         pictures: N x 3 x H x W in [-1, 1], on which is calibrated what the student has no quantizers for.
         multiple: divides the sides of all pictures that the student takes.
         image_px: side of the picture that it is traced with.
+        tick: told how many pictures the calibration has looked at; it looks twice.
 
     Raises:
         UnsupportedNetwork: torch cannot export the network, or it has no integer form.
@@ -66,7 +73,7 @@ def integer_model(student: nn.Module, pictures: Tensor, multiple: int, image_px:
     trained = {name for name in slim_layers(completed) if output_module(completed, name).output_quantizer is not None}
     found = roles(graph, layers, trained)
     wanted = [layer.name for layer in layers if layer.name not in found.direct]
-    outputs = calibrate_outputs(completed, pictures, wanted, found.centred)
+    outputs = calibrate_outputs(completed, pictures, wanted, found.centred, tick)
     for name in trained:  # from here on its grids are told apart from it
         output_module(completed, name).output_quantizer = None
     inputs = {layer.name: layer.input for layer in layers}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gs_search.export.grids import InputGrid, last_of, on_grids
 from gs_search.export.lowering import pairs_fit
+from gs_search.export.progress import Tick
 from gs_search.export.runtime import optimized_graph, session
 from gs_search.slimming.layers import SlimLayer, slim_layers
 from gs_search.slimming.outputs import OutputGrid
@@ -161,21 +162,25 @@ def _highest(conv: NodeProto, made_by: Mapping[str, NodeProto], tensors: Mapping
 
 
 @torch.no_grad()
-def check_layers(path: Path, reference: Reference, pictures: Tensor) -> list[LayerCheck]:
+def check_layers(
+    path: Path, reference: Reference, pictures: Tensor, tick: Tick = lambda done: None
+) -> list[LayerCheck]:
     """Run every integer convolution of a file alone, fed the student's own input of that layer.
 
     Args:
         pictures: N x 3 x H x W in [-1, 1]; a few suffice, every place of every layer's output is compared.
+        tick: told how many layers have been compared.
 
     Returns:
         one for each layer of ``reference.outputs``, in order of definition.
     """
     model = onnx.load(path)
     inputs = fed_inputs(reference, pictures)
-    checks = []
+    checks: list[LayerCheck] = []
     for name, layer in slim_layers(reference.student).items():
         if name not in reference.outputs:
             continue
+        tick(len(checks))
         grid = reference.outputs[name]
         shift = reference.shifts[name].view(1, -1, 1, 1)
         expected = grid.codes(exact_output(reference.student, name, layer, inputs[name]) + shift)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gs_search.export.float_graph import INPUT
+from gs_search.export.progress import Tick, in_parallel
 
 __all__ = ["optimized_graph", "paired_milliseconds", "peak_memory_mb", "run_pictures", "session"]
 
@@ -77,13 +78,19 @@ def session(
     return onnxruntime.InferenceSession(content, options, providers=PROVIDERS)
 
 
-def run_pictures(model: onnxruntime.InferenceSession, pictures: Tensor, batch_size: int = 4) -> Tensor:
-    """Run a generator on N x 3 x H x W bytes; float32 N x 3 x H x W in [-1, 1]."""
-    outputs = []
-    for chunk in pictures.split(batch_size):
+def run_pictures(model: onnxruntime.InferenceSession, pictures: Tensor, tick: Tick = lambda done: None) -> Tensor:
+    """Run a generator on N x 3 x H x W bytes, on all cores; float32 N x 3 x H x W in [-1, 1].
+
+    Args:
+        model: with one thread.
+        tick: told how many pictures are done.
+    """
+
+    def run(chunk: Tensor) -> Tensor:
         (painted,) = model.run(None, {INPUT: (chunk.float() / 127.5 - 1.0).numpy()})
-        outputs.append(torch.from_numpy(painted))
-    return torch.cat(outputs)
+        return torch.from_numpy(painted)
+
+    return in_parallel(run, pictures, tick)
 
 
 def optimized_graph(path: Path) -> onnx.GraphProto:
