@@ -11,8 +11,8 @@ from torch import nn
 from gs_search.errors import CheckpointError
 from gs_search.networks.animegan import AnimeGenerator
 from gs_search.networks.cartoongan import CartoonGenerator
-from gs_search.networks.resnet import ResnetGenerator
-from gs_search.networks.unet import NORMS, UnetGenerator
+from gs_search.networks.resnet import NORMS, PADDINGS, UPSAMPLINGS, ResnetGenerator
+from gs_search.networks.unet import UnetGenerator
 
 __all__ = ["ARCHITECTURES", "Architecture", "build"]
 
@@ -33,9 +33,17 @@ class Architecture:
     affine: bool = True
     """Whether the norms carry scales and shifts (always so for CartoonGAN and AnimeGANv2)."""
     norm: str = "instance"
-    """``batch`` or ``instance``; heeded by the U-Net alone, the others have one kind."""
+    """``batch``, ``instance`` or ``none``; heeded by CycleGAN's ResNet and the U-Net, the others have one kind."""
     align_corners: bool = True
     """How bilinear enlargements place their pixels; heeded by AnimeGANv2 alone."""
+    padding: str = "reflect"
+    """Of residual blocks: ``reflect``, ``replicate`` or ``zero``; heeded by CycleGAN's ResNet alone."""
+    bias: bool | None = None
+    """Whether convolutions before norms have biases, in CycleGAN's ResNet and the U-Net; None: as in the originals."""
+    antialias: bool = False
+    """CUT's fixed filters on the way down, in CycleGAN's ResNet."""
+    upsampling: str = "transposed"
+    """Of CycleGAN's ResNet: ``transposed``, ``nearest`` (PyTorch-GAN) or ``blur`` (CUT)."""
 
     @property
     def picture_multiple(self) -> int:
@@ -56,15 +64,27 @@ class Architecture:
             described = cls(**fields)  # type: ignore[arg-type]
         except TypeError as error:
             raise CheckpointError(f"the architecture's description is damaged: {error}") from None
-        if described.norm not in list(NORMS):
-            raise CheckpointError(f"unknown norm {described.norm!r}; this version builds {', '.join(NORMS)}")
+        for word, legal in (("norm", NORMS), ("padding", tuple(PADDINGS)), ("upsampling", UPSAMPLINGS)):
+            if getattr(described, word) not in list(legal):
+                raise CheckpointError(
+                    f"unknown {word} {getattr(described, word)!r}; this version builds {', '.join(legal)}"
+                )
         return described
 
 
 ARCHITECTURES: dict[str, Callable[[Architecture], nn.Module]] = {
-    "cyclegan_resnet": lambda a: ResnetGenerator(a.width, a.blocks, affine=a.affine),
+    "cyclegan_resnet": lambda a: ResnetGenerator(
+        a.width,
+        a.blocks,
+        affine=a.affine,
+        norm=a.norm,
+        padding=a.padding,
+        bias=a.bias is not False,
+        antialias=a.antialias,
+        upsampling=a.upsampling,
+    ),
     "cartoongan": lambda a: CartoonGenerator(a.width, a.blocks),
-    "pix2pix_unet": lambda a: UnetGenerator(a.width, a.blocks, norm=a.norm, affine=a.affine),
+    "pix2pix_unet": lambda a: UnetGenerator(a.width, a.blocks, norm=a.norm, affine=a.affine, bias=a.bias),
     "animeganv2": lambda a: AnimeGenerator(a.width, a.blocks, align_corners=a.align_corners),
 }
 

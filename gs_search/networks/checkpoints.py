@@ -1,117 +1,430 @@
 """Reading generators from files: our safetensors and the releases of the original authors.
 
 Which layouts are known stands in ``layouts``. Foreign files are opened with ``weights_only=True`` and nothing
-else: there is no fallback that could run code.
+else: there is no fallback that could run code. Any dictionary in a file, and any common prefix of names in it, may hold
+a generator; discriminators, optimizers and counters beside it are passed over.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import difflib
 import json
 import pickle
+import re
 import warnings
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
-from gs_search.networks.architectures import Architecture, build
-from gs_search.networks.layouts import Tensors, describe_shape, translate
+from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
+from gs_search.networks.file_kinds import LOOKED_AT, SAVE, is_safetensors, no_checkpoint
+from gs_search.networks.layouts import (
+    COUNTER,
+    LAYOUTS,
+    Choice,
+    Layout,
+    Part,
+    Recognised,
+    Tensors,
+    build_empty,
+    describe_shape,
+    without_colour,
+    wrong_choice,
+)
 
-__all__ = ["load_generator", "read_tensors"]
+__all__ = ["Candidate", "candidates", "fill", "load_generator", "read_tensors", "recognise", "recognise_candidate"]
 
-WRAPPERS = ("state_dict", "model_state_dict", "generator", "netG", "G", "model", "params_ema", "params")
-"""Keys under which training scripts bury the state dict."""
+RESIDUE = ("total_ops", "total_params")
+"""Counters that a profiler (thop) leaves in every module."""
+
+DEPTH = 5
+"""Dictionaries in dictionaries that are looked into."""
+
+CONTAINERS = r"(?:^|(?<=\.))(?:model|main|model\.model)\.$"
+"""First components of layouts' own names, which say nothing about which generator it is."""
+
+NO_GENERATOR = re.compile(
+    r"d(_\w+|\d)?|net_?d\w*|dis|disc\w*|\w*_disc\w*|vgg\w*|lpips\w*|\w*loss\w*|criteri\w*|percep\w*|inception\w*|fid\w*"
+    r"|metrics?|\w*_metrics?|\w*optimi[sz]er\w*",
+    re.IGNORECASE,
+)
+"""Modules beside a generator that are none, and no part of one."""
+
+OWN = "a network of one's own: README, As a library"
+
+SHOWN = 3
+"""Names of a file that a message shows."""
+
+Groups = dict[tuple[str, ...], Tensors]
+"""State dicts of a file by the keys that lead to them."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A part of a file that has the names of a known layout."""
+
+    key: str
+    """What ``Choice.key`` calls it: the keys that lead to it and the prefix, dotted; empty: the whole file."""
+    part: Part
+    layout: Layout | None
+    """None: of this package's own layout."""
+    architecture: Architecture | None = None
+    """Of this package's own files."""
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Read all tensors of a file, and its text metadata (empty for other files than safetensors).
+    """Read all tensors of a file of this package, or of another flat one, and its text metadata.
 
     Raises:
         CheckpointError: missing, truncated, not a file of tensors, or one that wants to run code.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; give the path of a .pth, .pt or .safetensors file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: not a complete safetensors file ({_brief(error)})") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of odd pickles; what they lead to is reported below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error):
-            raise CheckpointError(
-                f"{path}: refused, because opening it would run code stored in it; "
-                "save the generator's state_dict alone, best as .safetensors"
-            ) from None
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint ({_brief(error)})") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: damaged or truncated checkpoint ({_brief(error)})") from None
-    return _unwrap(content, path), {}
+    groups, metadata = _read(Path(path))
+    if () not in groups:
+        raise CheckpointError(f"{path}: no state_dict in it; {SAVE}")
+    return groups[()], metadata
 
 
-def load_generator(path: Path, architecture: str = "auto") -> tuple[nn.Module, Architecture]:
+def load_generator(
+    path: Path,
+    architecture: str = "auto",
+    *,
+    key: str | None = None,
+    norm: str = "auto",
+    padding: str = "auto",
+    align_corners: bool | None = None,
+) -> tuple[nn.Module, Architecture]:
     """Load a generator of a known architecture, taking RGB pictures in [-1, 1].
 
     Args:
-        path: ``.safetensors`` or ``.pth``.
-        architecture: a name of ``ARCHITECTURES`` that the file must hold, or ``auto``.
+        path: ``.safetensors`` or ``.pth``, whatever it is called.
+        architecture, key, norm, padding, align_corners: see ``Choice``.
 
     Raises:
         CheckpointError: the file cannot be read, holds another architecture, or has weights that are not finite.
     """
-    path = Path(path)
-    tensors, metadata = read_tensors(path)
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    if "architecture" in metadata:
-        found, converted = Architecture.from_json(json.loads(metadata["architecture"])), tensors
+    found = recognise(Path(path), Choice(architecture, key, norm, padding, align_corners))
+    return fill(found), found.architecture
+
+
+def recognise(path: Path, choice: Choice) -> Recognised:
+    """Find the one generator of a file, or the one that ``choice`` names.
+
+    Raises:
+        CheckpointError: there is none or several, or it is not the one that is asked for.
+    """
+    found = candidates(path)
+    if choice.key is not None:
+        named = [candidate for candidate in found if _is_called(candidate, choice.key)]
+        if len(named) != 1:
+            keys = ", ".join(_shown(candidate) for candidate in found)
+            how = "names several of the generators" if named else "names no generator of the file, which has"
+            raise CheckpointError(f"{path}: teacher.key {choice.key!r} {how}: {keys}")
+        found = named
+    if len(found) > 1:
+        keys = ", ".join(_shown(candidate) for candidate in found)
+        raise CheckpointError(f"{path}: holds {len(found)} generators: {keys}; choose one with teacher.key (--key)")
+    return recognise_candidate(found[0], choice)
+
+
+def recognise_candidate(candidate: Candidate, choice: Choice) -> Recognised:
+    """Give a part of a file our names, and settle what the file does not tell; raises CheckpointError."""
+    part = candidate.part
+    if candidate.layout is None:
+        assert candidate.architecture is not None
+        found = Recognised(candidate.architecture, dict(part.tensors), part, {})
+        _heed_own(found, choice)
     else:
-        found, converted = translate(tensors, path)
-    if architecture not in ("auto", found.name):
-        article = "an" if found.name[0] in "aeiou" else "a"
-        raise CheckpointError(f"{path}: holds {article} {found.name} generator, but the study says {architecture}")
-    for name, tensor in converted.items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity; the checkpoint is useless")
-    generator = build(found)
-    _fit(generator, converted, path)
-    return generator.eval(), found
+        if part.beside:
+            raise CheckpointError(
+                f"{part.where}: tensor {part.beside[0]} is in the same module as the {candidate.layout.architecture} "
+                f"that begins with {part.prefix}, and has no place in it; {OWN}"
+            )
+        found = candidate.layout.read(part, choice)
+        without_colour(found)
+        if candidate.key:
+            found.notes.insert(0, f"the generator is {candidate.key} of the file")
+    name = found.architecture.name
+    if choice.architecture not in ("auto", name):
+        article = "an" if name[0] in "aeiou" else "a"
+        raise CheckpointError(
+            f"{part.where}: holds {article} {name} generator, but the study says {choice.architecture}"
+        )
+    if choice.padding != "auto" and name != "cyclegan_resnet":
+        raise wrong_choice(part, f"padding says {choice.padding}", f"{name} has one kind of padding")
+    if choice.norm != "auto" and name not in ("cyclegan_resnet", "pix2pix_unet"):
+        raise wrong_choice(part, f"norm says {choice.norm}", f"{name} has one kind of norm")
+    if choice.align_corners is not None and name != "animeganv2":
+        raise wrong_choice(part, "align_corners is given", f"{name} enlarges otherwise; only animeganv2 has the choice")
+    return found
 
 
-def _fit(generator: nn.Module, tensors: Tensors, path: Path) -> None:
-    # How many batches a norm has seen is not in old files, and matters to none of these networks.
-    wanted = {n: tensor for n, tensor in generator.state_dict().items() if not n.endswith("num_batches_tracked")}
-    for name in wanted:
-        if name not in tensors:
-            raise CheckpointError(f"{path}: incomplete checkpoint, tensor {name} is missing")
-        if wanted[name].shape != tensors[name].shape:
-            found, needed = describe_shape(tensors[name]), describe_shape(wanted[name])
-            raise CheckpointError(f"{path}: tensor {name} is {found}, this architecture needs {needed}")
-    for name in tensors:
-        if name not in wanted and not name.endswith("num_batches_tracked"):
-            raise CheckpointError(f"{path}: tensor {name} does not belong to this architecture")
-    generator.load_state_dict({name: tensors[name].to(torch.float32) for name in wanted}, strict=False)
+def fill(found: Recognised) -> nn.Module:
+    """Build the generator, in evaluation mode.
+
+    Raises:
+        CheckpointError: a tensor is missing, of another shape, left over, or not finite; by its name in the file.
+    """
+    wanted = {n: t for n, t in build_empty(found.architecture).state_dict().items() if not n.endswith(COUNTER)}
+    where = found.part.where
+    for name, needed in wanted.items():
+        if name not in found.tensors:
+            raise CheckpointError(f"{where}: incomplete checkpoint, tensor {found.name(name)} is missing")
+        tensor = found.tensors[name]
+        if needed.shape != tensor.shape:
+            raise CheckpointError(
+                f"{where}: tensor {found.name(name)} is {describe_shape(tensor)}, this architecture needs "
+                f"{describe_shape(needed)}"
+            )
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{where}: tensor {found.name(name)} holds {kind}, not floats; give the float weights"
+            )
+        if not torch.isfinite(tensor.float()).all():
+            raise CheckpointError(
+                f"{where}: tensor {found.name(name)} holds NaN or infinity; the checkpoint is useless, take an "
+                "earlier one"
+            )
+    for name in found.tensors:
+        if name not in wanted and not name.endswith(COUNTER):
+            raise CheckpointError(f"{where}: tensor {found.name(name)} does not belong to this architecture")
+    generator = build(found.architecture)
+    generator.load_state_dict({name: found.tensors[name].to(torch.float32) for name in wanted}, strict=False)
+    return generator.eval()
 
 
-def _unwrap(content: object, path: Path) -> Tensors:
-    for _ in range(3):
-        if not isinstance(content, Mapping):
-            break
-        if content and all(isinstance(value, Tensor) for value in content.values()):
-            return {str(name): value for name, value in content.items()}
-        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    raise CheckpointError(f"{path}: no state_dict in it; save the generator's state_dict alone")
+def candidates(path: Path) -> list[Candidate]:
+    """All generators of a file that have the names of a known layout.
+
+    Raises:
+        CheckpointError: the file cannot be read, or has none; then with the nearest layout.
+    """
+    groups, metadata = _read(path)
+    if "student" in metadata:
+        raise CheckpointError(f"{path}: is a student that gs-search has slimmed; a teacher is a whole generator")
+    own = _own(metadata)
+    if own is not None:
+        return [Candidate("", Part(str(path), "", groups[()]), None, own)]
+    found = [
+        _candidate(path, keys, tensors, layout, prefix)
+        for keys, tensors in groups.items()
+        for layout in LAYOUTS
+        for prefix in layout.prefixes(tensors)
+    ]
+    if not found:
+        raise CheckpointError(_unknown(path, groups))
+    if len(found) == 1:  # what leads to the only one need not be said
+        part = found[0].part
+        return [Candidate(_without_wrapper(found[0].key), part, found[0].layout)]
+    return found
+
+
+def _candidate(path: Path, keys: tuple[str, ...], tensors: Tensors, layout: Layout, prefix: str) -> Candidate:
+    """What begins with the prefix; whatever else is in the same module, and may be a part of it, is remembered."""
+    owner = re.sub(CONTAINERS, "", prefix)
+    others = [
+        other for each in LAYOUTS for other in each.prefixes(tensors) if len(other) > len(owner) and other != prefix
+    ]
+    inner, beside = {}, []
+    for name, tensor in tensors.items():
+        first = name.removeprefix(owner).partition(".")[0]
+        if not name.startswith(owner) or NO_GENERATOR.fullmatch(first):
+            continue
+        if any(name.startswith(other) for other in others) and not (
+            len(prefix) > len(owner) and name.startswith(prefix)
+        ):
+            continue
+        if name.startswith(prefix):
+            inner[name.removeprefix(prefix)] = tensor
+        elif tensor.dim():
+            beside.append(name)
+    where = str(path) + (f", {'.'.join(keys)}" if keys else "")
+    place = ".".join([*keys, owner.rstrip(".")]).strip(".")
+    return Candidate(place, Part(where, prefix, inner, tuple(beside)), layout)
+
+
+def _without_wrapper(key: str) -> str:
+    return "" if key in ("state_dict", "model_state_dict") else key.removeprefix("state_dict.")
+
+
+def _is_called(candidate: Candidate, key: str) -> bool:
+    full = candidate.key
+    return key.strip(".") in (full, full.rpartition(".")[2], candidate.part.prefix.rstrip("."), _shown(candidate))
+
+
+def _shown(candidate: Candidate) -> str:
+    return candidate.key or "."
+
+
+def _own(metadata: Mapping[str, str]) -> Architecture | None:
+    """The architecture in the metadata of a file that this package wrote; others may use the same word."""
+    try:
+        fields = json.loads(metadata.get("architecture", "null"))
+    except ValueError:
+        return None
+    if not isinstance(fields, dict) or fields.get("name") not in ARCHITECTURES:
+        return None
+    return Architecture.from_json(fields)
+
+
+def _heed_own(found: Recognised, choice: Choice) -> None:
+    """A file of this package tells everything; whoever says otherwise is told."""
+    described = found.architecture
+    for what in ("norm", "padding", "align_corners"):
+        said, has = getattr(choice, what), getattr(described, what)
+        if said not in ("auto", None, has):
+            raise wrong_choice(found.part, f"{what} says {said}", f"the file, of gs-search's own, says {has}")
+
+
+# Opening
+
+
+def _read(path: Path) -> tuple[Groups, dict[str, str]]:
+    """All state dicts of a file, without the residue of profilers, and its text metadata."""
+    if not path.is_file():
+        what = "is a folder; name a file in it" if path.is_dir() else "no such checkpoint"
+        raise CheckpointError(f"{path}: {what}; give the path of a .pth, .pt or .safetensors file")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(LOOKED_AT)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if (wrong := no_checkpoint(path, head)) is not None:
+        raise CheckpointError(f"{path}: {wrong}")
+    if is_safetensors(head) or path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80")):
+        try:
+            with safe_open(path, "pt") as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                return {(): _cleaned(tensors)}, opened.metadata() or {}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: not a complete safetensors file ({_brief(error)}); damaged or truncated, fetch it again"
+            ) from None
+    groups: Groups = {}
+    _gather(_unpickled(path), (), groups)
+    if not groups:
+        raise CheckpointError(f"{path}: no state_dict in it; {SAVE}")
+    return groups, {}
+
+
+def _unpickled(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of odd pickles; what they lead to is reported below
+            with _plain_classes():
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|Unsupported class|global:?)\s+(?:GLOBAL\s+)?([\w.]+\.\w+)", str(error))
+        if named or "Unsupported" in str(error) or "weights_only" in str(error):
+            what = f" ({named[1]})" if named else ""
+            raise CheckpointError(
+                f"{path}: refused, because opening it would run code stored in it, or needs classes of its own{what}; "
+                f"where it comes from, {SAVE}"
+            ) from None
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint ({_brief(error)})") from None
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as e:
+        raise CheckpointError(f"{path}: damaged or truncated checkpoint ({_brief(e)}); fetch it again") from None
+
+
+def _plain_classes() -> contextlib.AbstractContextManager[None]:
+    """Let a file hold numbers of NumPy's, options of argparse and paths beside tensors; they run nothing."""
+    if not hasattr(torch.serialization, "safe_globals"):  # before PyTorch 2.5
+        return contextlib.nullcontext()
+    multiarray = getattr(np, "_core", None) or np.core
+    plain: list[Any] = [argparse.Namespace, np.dtype, np.ndarray]
+    plain += [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
+    for package in ("numpy.core", "numpy._core"):
+        for name in ("scalar", "_reconstruct"):
+            plain.append((getattr(multiarray.multiarray, name), f"{package}.multiarray.{name}"))
+    for module in ("pathlib", "pathlib._local"):
+        plain += [(PurePosixPath, f"{module}.{name}") for name in ("PosixPath", "PurePosixPath")]
+        plain += [(PureWindowsPath, f"{module}.{name}") for name in ("WindowsPath", "PureWindowsPath")]
+    return cast("contextlib.AbstractContextManager[None]", torch.serialization.safe_globals(plain))
+
+
+def _gather(content: object, keys: tuple[str, ...], groups: Groups) -> None:
+    """Collect the dictionaries that hold tensors, outer ones first."""
+    if len(keys) > DEPTH:
+        return
+    if isinstance(content, Mapping):
+        tensors = {
+            name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
+        }
+        if tensors:
+            groups[keys] = _cleaned(tensors)
+        inner = content.items()
+    elif isinstance(content, Sequence) and not isinstance(content, (str, bytes)):
+        inner = dict(enumerate(content)).items()
+    else:
+        return
+    for key, value in inner:
+        if not isinstance(value, Tensor):
+            _gather(value, (*keys, str(key)), groups)
+
+
+def _cleaned(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in RESIDUE}
+
+
+# What is not known
+
+
+def _unknown(path: Path, groups: Groups) -> str:
+    """Say what comes nearest, and where it differs first."""
+    keys, tensors = max(groups.items(), key=lambda item: sum(t.dim() == 4 for t in item[1].values()))
+    where = str(path) + (f", {'.'.join(keys)}" if keys else "")
+    convs = {name: tensor for name, tensor in tensors.items() if tensor.dim() == 4}
+    some = ", ".join(f"{name} ({describe_shape(tensor)})" for name, tensor in list(tensors.items())[:SHOWN])
+    known = f"known: {', '.join(ARCHITECTURES)}"
+    if not convs:
+        return f"{where}: not a generator known here, it has no convolutions (its tensors are {some}); {known}"
+    last = list(convs.values())[-1]
+    if last.shape[0] == 1 and next(iter(convs.values())).shape[-1] == 4:
+        return f"{where}: holds a discriminator (PatchGAN), not a generator; {known}"
+    examples = {layout.architecture: layout.example() for layout in LAYOUTS}
+    scores = {name: _likeness(tensors, example) for name, example in examples.items()}
+    nearest = max(scores, key=lambda name: scores[name])
+    example = examples[nearest]
+    strange = [name for name in tensors if name not in example][:SHOWN]
+    lacking = [name for name in example if name not in tensors][:SHOWN]
+    theirs = ", ".join(f"{name} ({describe_shape(tensors[name])})" for name in strange)
+    ours = ", ".join(f"{name} ({describe_shape(example[name])})" for name in lacking)
+    return (
+        f"{where}: not a generator known here; nearest is {nearest}, which has {ours or 'the same names'} where "
+        f"the file has {theirs or some}; {known}; {OWN}"
+    )
+
+
+def _likeness(tensors: Tensors, example: Tensors) -> float:
+    """How alike two networks are: in names, and in the order of kernels and widths; 0 to 2."""
+    names = len(set(tensors) & set(example)) / len(example)
+    matcher = difflib.SequenceMatcher(None, _convolutions(tensors), _convolutions(example), autojunk=False)
+    return names + matcher.ratio()
+
+
+def _convolutions(tensors: Tensors) -> list[tuple[float, ...]]:
+    """Kernels and widths of all convolutions, relative to the first one's."""
+    convs = [tensor.shape for tensor in tensors.values() if tensor.dim() == 4]
+    return [(shape[-1], *(round(side / convs[0][0], 2) for side in shape[:2])) for shape in convs]
 
 
 def _brief(error: BaseException) -> str:

@@ -17,13 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NORMS", "UnetGenerator"]
+from gs_search.networks.resnet import make_norm
 
-NORMS: dict[str, type[nn.BatchNorm2d] | type[nn.InstanceNorm2d]] = {
-    "batch": nn.BatchNorm2d,
-    "instance": nn.InstanceNorm2d,
-}
-"""Norms of the U-Net by the reference code's names for them."""
+__all__ = ["UnetGenerator"]
 
 
 class UnetGenerator(nn.Module):
@@ -36,20 +32,22 @@ class UnetGenerator(nn.Module):
     Args:
         width: channels after the first convolution; they double with each halving, up to eight times as many.
         downs: how many times the picture is halved, at least 2 (the reference code's least is 5).
-        norm: ``batch`` (pix2pix) or ``instance`` (CycleGAN).
-        affine: whether norms have scales and shifts: pix2pix's have, CycleGAN's have none, and its convolutions
-            have biases instead.
+        norm: ``batch`` (pix2pix), ``instance`` (CycleGAN) or ``none``.
+        affine: whether norms have scales and shifts: pix2pix's have, CycleGAN's have none.
+        bias: whether the convolutions before norms have biases: CycleGAN's have; None where norms have no shifts.
     """
 
-    def __init__(self, width: int = 64, downs: int = 8, *, norm: str = "batch", affine: bool = True) -> None:
+    def __init__(
+        self, width: int = 64, downs: int = 8, *, norm: str = "batch", affine: bool = True, bias: bool | None = None
+    ) -> None:
         super().__init__()
         if downs < 2:
             raise ValueError(f"downs must be at least 2, not {downs}")
         widths = [width * min(2**level, 8) for level in range(downs)]
-        bias = not affine
+        bias = not affine if bias is None else bias
 
         def normed(channels: int) -> nn.Module:
-            return NORMS[norm](channels, affine=affine)
+            return make_norm(norm, channels, affine=affine)
 
         self.down = nn.ModuleList()
         for level, channels in enumerate(widths):

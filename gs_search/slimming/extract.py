@@ -71,8 +71,7 @@ def extract(graph: ChannelGraph, network: nn.Module, alive: Alive) -> nn.Module:
     for name, group in graph.groups.items():
         if group.block is not None and not alive[name].any():
             block = cast(ResidualBlock, student.get_submodule(group.block))
-            shift = next(m for m in reversed(list(block.branch.modules())) if isinstance(m, nn.InstanceNorm2d)).bias
-            block.branch = ChannelConstant(shift)
+            block.branch = ChannelConstant(block.constant())
             stream = next(
                 n for n, g in graph.groups.items() if any(s.module == f"{group.block}.branch.5" for s in g.slots)
             )

@@ -127,25 +127,25 @@ def without_blocks(state: State) -> None:
 
 REFUSED = [
     (drop("block_a.0.1.weight"), "incomplete checkpoint, tensor block_a.0.1.weight is missing"),
-    (drop("block_a.0.2.weight"), "tensor stem.2.weight is missing"),
-    (drop("block_c.2.layers.1.1.bias"), "tensor body.2.branch.1.1.bias is missing"),
-    (drop("block_c.3.1.weight"), "tensor body.3.1.weight is missing"),
-    (drop("out_layer.0.weight"), "tensor head.0.weight is missing"),
+    (drop("block_a.0.2.weight"), "tensor block_a.0.2.weight is missing"),
+    (drop("block_c.2.layers.1.1.bias"), "tensor block_c.2.layers.1.1.bias is missing"),
+    (drop("block_c.3.1.weight"), "tensor block_c.3.1.weight is missing"),
+    (drop("out_layer.0.weight"), "tensor out_layer.0.weight is missing"),
     (without_blocks, "no residual blocks"),
     (
         lambda state: state.update({"block_f.0.1.weight": torch.ones(1)}),
         "block_f.0.1.weight does not belong to an Anime",
     ),
-    (lambda state: state.update({"block_a.0.1.bias": torch.ones(4)}), "stem.1.bias does not belong"),
+    (lambda state: state.update({"block_a.0.1.bias": torch.ones(4)}), "block_a.0.1.bias does not belong"),
     (
         lambda state: state.update({"block_a.0.1.weight": torch.ones(4, 3, 3, 3)}),
-        "the first convolution is 4 x 3 x 3 x 3, expected width x 3 x 7 x 7",
+        "the first convolution, block_a.0.1.weight, is 4 x 3 x 3 x 3, expected width x 3 x 7 x 7",
     ),
     (
         lambda state: state.update({"block_b.0.1.weight": torch.ones(9, 8, 3, 3)}),
-        "tensor down.2.1.weight is 9 x 8 x 3 x 3, this architecture needs 16 x 8 x 3 x 3",
+        "tensor block_b.0.1.weight is 9 x 8 x 3 x 3, this architecture needs 16 x 8 x 3 x 3",
     ),
-    (lambda state: state["block_e.2.2.bias"].fill_(torch.inf), "up.6.2.bias holds NaN or infinity"),
+    (lambda state: state["block_e.2.2.bias"].fill_(torch.inf), "block_e.2.2.bias holds NaN or infinity"),
 ]
 
 

@@ -201,22 +201,26 @@ def without_blocks(state: State) -> None:
 INNERMOST = "model.model.1.model.3.model.3.model.3.model"
 REFUSED = [
     (drop("model.model.0.weight"), "incomplete checkpoint, tensor model.model.0.weight is missing"),
-    (drop("model.model.3.bias"), "tensor up.4.1.bias is missing"),
-    (drop("model.model.1.model.2.running_var"), "tensor down.1.1.running_var is missing"),
-    (drop("model.model.1.model.3.model.6.weight"), "tensor up.2.2.weight is missing"),
-    (drop(f"{INNERMOST}.1.weight"), "tensor down.4.0.weight is missing"),
-    (without_blocks, "no blocks inside"),
+    (drop("model.model.3.bias"), "tensor model.model.3.bias is missing"),
+    (drop("model.model.1.model.2.running_var"), "tensor model.model.1.model.2.running_var is missing"),
+    (drop("model.model.1.model.3.model.6.weight"), "tensor model.model.1.model.3.model.6.weight is missing"),
+    (drop(f"{INNERMOST}.1.weight"), f"tensor {INNERMOST}.1.weight is missing"),
+    (without_blocks, "not a generator known here; nearest is pix2pix_unet, which has model.model.1.model.1.weight"),
     (lambda state: state.update({f"{INNERMOST}.9.weight": torch.ones(1)}), r"9\.weight does not belong to a pix2pix"),
-    (lambda state: state.update({"model.model.0.bias": torch.ones(4)}), "down.0.0.bias does not belong"),
+    (lambda state: state.update({"model.model.0.bias": torch.ones(4)}), "model.model.0.bias does not belong"),
     (
-        lambda state: state.update({"model.model.0.weight": torch.ones(4, 1, 4, 4)}),
-        "the first convolution is 4 x 1 x 4 x 4, expected width x 3 x 4 x 4",
+        lambda state: state.update({"model.model.0.weight": torch.ones(4, 6, 4, 4)}),
+        "takes pictures of 6 channels \\(model.model.0.weight is 4 x 6 x 4 x 4\\)",
+    ),
+    (
+        lambda state: state.update({"model.model.0.weight": torch.ones(4, 3, 5, 5)}),
+        "the first convolution, model.model.0.weight, is 4 x 3 x 5 x 5, expected width x 3 x 4 x 4",
     ),
     (
         lambda state: state.update({"model.model.1.model.1.weight": torch.ones(7, 4, 4, 4)}),
-        "tensor down.1.0.weight is 7 x 4 x 4 x 4, this architecture needs 8 x 4 x 4 x 4",
+        "tensor model.model.1.model.1.weight is 7 x 4 x 4 x 4, this architecture needs 8 x 4 x 4 x 4",
     ),
-    (lambda state: state["model.model.1.model.2.running_var"].fill_(torch.nan), "down.1.1.running_var holds NaN"),
+    (lambda state: state["model.model.1.model.2.running_var"].fill_(torch.nan), "model.model.1.model.2.running_var holds NaN"),
 ]
 
 
