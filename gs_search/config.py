@@ -71,12 +71,26 @@ class TeacherConfig(Section):
     """``checkpoint``: a .pth, .pt or .safetensors file; ``${NAME}`` takes an environment variable."""
     architecture: Literal["auto", "cyclegan_resnet", "cartoongan", "pix2pix_unet", "animeganv2"] = "auto"
     """``checkpoint``: what the file holds; ``auto`` finds out."""
+    key: str | None = None
+    """``checkpoint``: which generator, where the file holds several; `gs-search inspect` names them."""
+    norm: Literal["auto", "batch", "instance"] = "auto"
+    """``checkpoint``: a batch norm takes the running statistics (``batch``, and ``auto``), or those of each picture
+    (``instance``), as pix2pix's own test script does."""
+    padding: Literal["auto", "reflect", "replicate", "zero"] = "auto"
+    """``checkpoint``: margins of CycleGAN's residual blocks; a file tells ``zero`` alone, else ``auto`` is ``reflect``,
+    as in the original."""
+    align_corners: bool | None = None
+    """``checkpoint``: how AnimeGANv2 enlarges, which a file cannot tell; null is ``true``, the port's default."""
     width: int = Field(16, ge=4, le=512)
     """``train``: channels of the first layer."""
     blocks: int = Field(3, ge=1, le=32)
     """``train``: residual blocks."""
     steps: int = Field(500, ge=1, le=10_000_000)
     """``train``: training steps."""
+
+    def choice(self) -> dict[str, Any]:
+        """What is said about the checkpoint, as ``gs_search.networks.load_generator`` takes it."""
+        return {name: getattr(self, name) for name in ("architecture", "key", "norm", "padding", "align_corners")}
 
 
 class MeasureConfig(Section):

@@ -286,7 +286,7 @@ def _teacher(
         return generator.cpu().eval(), Architecture("cyclegan_resnet", wanted.width, wanted.blocks)
     path = SHIPPED_TEACHER if wanted.kind == "shipped" else wanted.path
     assert path is not None, "config.py sees to it that a checkpoint has a path"
-    return load_generator(path, wanted.architecture)
+    return load_generator(path, **wanted.choice())
 
 
 def _views(config: StudyConfig, data: DataSource, teacher: Teacher) -> Tensor:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from gs_search.config import StudyConfig
 from gs_search.errors import BadInput, ConfigError
 
-__all__ = ["check_inputs"]
+__all__ = ["check_inputs", "teacher_notes"]
+
+PAINTED = 4
+"""Pictures on which two ways to read a checkpoint are compared."""
 
 
 def check_inputs(config: StudyConfig, *, here: bool = True) -> None:
@@ -32,7 +35,7 @@ def check_inputs(config: StudyConfig, *, here: bool = True) -> None:
         assert config.teacher.path is not None
         try:
             # All of it: a header does not tell a wrong shape, NaN weights or a pickle that wants to run code.
-            _, found = load_generator(config.teacher.path, config.teacher.architecture)
+            _, found = load_generator(config.teacher.path, **config.teacher.choice())
             if config.image_px % found.picture_multiple:
                 problems.append(
                     f"image_px: {config.image_px} does not suit the {found.name} generator of {config.teacher.path}; "
@@ -47,3 +50,43 @@ def check_inputs(config: StudyConfig, *, here: bool = True) -> None:
             problems.append("device: cuda is asked for, but no CUDA device is visible; use device: auto")
     if problems:
         raise ConfigError(problems)
+
+
+def teacher_notes(config: StudyConfig) -> list[str]:
+    """Say what was decided about the checkpoint that its file does not tell, and what the other choice would change.
+
+    The inputs have passed ``check_inputs``.
+    """
+    if config.teacher.kind != "checkpoint":
+        return []
+    from gs_search.networks import Choice, recognise
+
+    assert config.teacher.path is not None
+    found = recognise(config.teacher.path, Choice(**config.teacher.choice()))
+    notes = list(found.notes)
+    if found.both_norms:
+        between = _between_norms(config)
+        notes.append(
+            f"{between:.1f} dB between norm: batch and norm: instance on {PAINTED} pictures of this study; "
+            f"{found.architecture.norm} is taken{'' if config.teacher.norm == 'auto' else ', as the study says'}"
+        )
+    return [f"teacher: {note}" for note in notes]
+
+
+def _between_norms(config: StudyConfig) -> float:
+    """PSNR in decibels between what the teacher paints with running statistics, and with those of each picture."""
+    import torch
+
+    from gs_search.data import open_data
+    from gs_search.measure.psnr import psnr
+    from gs_search.networks import load_generator
+
+    assert config.teacher.path is not None
+    source = open_data(config.data, config.image_px, config.seed).source("val")
+    pictures = [source.picture(index)[None] / 127.5 - 1.0 for index in range(min(PAINTED, len(source)))]
+    painted = []
+    for norm in ("batch", "instance"):
+        generator, _ = load_generator(config.teacher.path, **{**config.teacher.choice(), "norm": norm})
+        with torch.no_grad():
+            painted.append(torch.cat([generator(picture) for picture in pictures]))
+    return psnr(*painted)

@@ -177,9 +177,11 @@ class StudyReader:
             self._exists(("teacher", "path"), teacher.path, folder=False)
             for name in {"width", "blocks", "steps"} & teacher.model_fields_set:
                 self._report(("teacher", name), "is not used by kind checkpoint", "remove it")
-        elif teacher and teacher.path is not None:
-            message = f"is not used by kind {teacher.kind}"
-            self._report(("teacher", "path"), message, "remove it, or set kind: checkpoint")
+        elif teacher:
+            for name in ("path", "key", "norm", "padding", "align_corners"):
+                if getattr(teacher, name) not in (None, "auto"):
+                    message = f"is not used by kind {teacher.kind}"
+                    self._report(("teacher", name), message, "remove it, or set kind: checkpoint")
         if data and teacher and data.kind != "drawn" and teacher.kind == "shipped":
             self._report(("teacher", "kind"), "shipped is for drawn data", "set kind: checkpoint and a path")
         if data and teacher and data.kind == "photos" and teacher.kind == "train":

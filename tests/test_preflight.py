@@ -12,10 +12,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gs_search.config import load_study
+from gs_search.data import open_data
 from gs_search.errors import ConfigError
+from gs_search.measure.psnr import psnr
 from gs_search.networks import Architecture, build
-from gs_search.preflight import check_inputs
+from gs_search.preflight import check_inputs, teacher_notes
 from tests.conftest import STUDY
+from tests.networks.references import Unet, settled
 
 Write = Callable[..., Path]
 
@@ -64,6 +67,51 @@ def test_pictures_that_a_unet_cannot_halve_often_enough(write_study: Write, tmp_
     study = STUDY.replace("shipped", "checkpoint, path: unet.safetensors")
     with pytest.raises(ConfigError, match="image_px: 32 does not suit the pix2pix_unet .* take a multiple of 64"):
         check_inputs(load_study(write_study(study)))
+
+
+def test_what_a_checkpoint_does_not_tell_is_said_with_its_price(write_study: Write, tmp_path: Path) -> None:
+    """The decibels between the two norms are those between the reference network in its two modes."""
+    reference = settled(Unet(4, 4))
+    torch.save({"G": reference.state_dict(), "F": Unet(4, 4).state_dict()}, tmp_path / "net.pth")
+    study = STUDY.replace("shipped", "checkpoint, path: net.pth, key: G")
+    config = load_study(write_study(study))
+    check_inputs(config)
+    said = teacher_notes(config)
+    assert said[0] == "teacher: the generator is G of the file"
+    assert "norm: batch, the running statistics of the file" in said[1]
+    source = open_data(config.data, 32, config.seed).source("val")
+    pictures = [source.picture(index)[None] / 127.5 - 1 for index in range(4)]
+    with torch.no_grad():
+        running = torch.cat([reference(x) for x in pictures])
+        own = torch.cat([reference.train()(x) for x in pictures])
+    decibels = psnr(running, own)
+    assert said[2] == (
+        f"teacher: {decibels:.1f} dB between norm: batch and norm: instance on 4 pictures of this study; batch is taken"
+    )
+    said = teacher_notes(load_study(write_study(study.replace("key: G", "key: G, norm: instance"))))
+    assert said[1].endswith("instance is taken, as the study says")
+    assert teacher_notes(load_study(write_study())) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("key: H", "teacher.key 'H' names no generator of the file, which has: G, F"),
+        ("norm: instance", "holds 2 generators: G, F; choose one with teacher.key"),
+        ("key: G, align_corners: true", "teacher.align_corners is given, but pix2pix_unet enlarges otherwise"),
+        ("key: G, padding: replicate", "teacher.padding says replicate, but pix2pix_unet has one kind of padding"),
+    ],
+)
+def test_choices_that_do_not_suit_the_file(write_study: Write, tmp_path: Path, said: str, message: str) -> None:
+    torch.save({"G": Unet(4, 4).state_dict(), "F": Unet(4, 4).state_dict()}, tmp_path / "net.pth")
+    with pytest.raises(ConfigError, match=message):
+        check_inputs(load_study(write_study(STUDY.replace("shipped", f"checkpoint, path: net.pth, {said}"))))
+
+
+@pytest.mark.parametrize("said", ["key: G", "norm: batch", "padding: zero", "align_corners: false"])
+def test_choices_are_about_checkpoints(write_study: Write, said: str) -> None:
+    with pytest.raises(ConfigError, match="is not used by kind shipped"):
+        load_study(write_study(STUDY.replace("kind: shipped", f"kind: shipped, {said}")))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

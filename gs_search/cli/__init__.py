@@ -11,6 +11,7 @@ import click
 from gs_search import __version__
 from gs_search.cli.choosing import pick
 from gs_search.cli.conventions import INTERRUPTED, Options, print_error
+from gs_search.cli.inspect import inspect
 from gs_search.cli.looking import front, report, status
 from gs_search.cli.phoning import phone
 from gs_search.cli.retraining import retrain
@@ -23,7 +24,23 @@ from gs_search.errors import GsSearchError
 
 __all__ = ["cli", "main"]
 
-VERBS = (init, check, run, submit, enqueue, status, front, pick, retrain, export, phone, report, dashboard, rebuild)
+VERBS = (
+    inspect,
+    init,
+    check,
+    run,
+    submit,
+    enqueue,
+    status,
+    front,
+    pick,
+    retrain,
+    export,
+    phone,
+    report,
+    dashboard,
+    rebuild,
+)
 """In the order in which people need them, and in which ``--help`` lists them."""
 
 

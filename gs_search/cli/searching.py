@@ -28,19 +28,22 @@ __all__ = ["check", "enqueue", "rebuild", "run"]
 def check(options: Options, study: Path, forecast: bool) -> None:
     """Find every mistake in a study, and in what it names, before anything runs."""
     from gs_search.config import load_study
-    from gs_search.preflight import check_inputs
+    from gs_search.preflight import check_inputs, teacher_notes
 
     config = load_study(study)
     check_inputs(config)
+    notes = teacher_notes(config)
     expected = _forecast(config) if forecast else None
     if options.as_json:
-        document = {"ok": True, "study": config.study, "problems": [], "resolved": config.to_resolved()}
+        document = {"ok": True, "study": config.study, "problems": [], "notes": notes, "resolved": config.to_resolved()}
         print_json(document if expected is None else {**document, "forecast": expected})
         return
     space = config.space
     trials = f"{config.trials} trials at {config.image_px} px, {config.workers} workers"
     varied = f"{len(space.parameters)} settings vary, {len(space.start_points)} points are tried first"
     click.echo(f"{study}: fine\n  {trials}; {varied}\n  data {config.data.kind}, teacher {config.teacher.kind}")
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     if expected is not None:
         from gs_search.search.forecast import render_forecast
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from gs_search.networks.animegan import AnimeGenerator, InvertedResidualBlock
 from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
 from gs_search.networks.cartoongan import CartoonGenerator
-from gs_search.networks.checkpoints import load_generator, read_tensors
+from gs_search.networks.checkpoints import load_generator, read_tensors, recognise
+from gs_search.networks.inspection import inspect_file
+from gs_search.networks.layouts import Choice
 from gs_search.networks.patchgan import PatchGan
 from gs_search.networks.resnet import ResidualBlock, ResnetGenerator
 from gs_search.networks.unet import UnetGenerator
@@ -15,12 +17,15 @@ __all__ = [
     "AnimeGenerator",
     "Architecture",
     "CartoonGenerator",
+    "Choice",
     "InvertedResidualBlock",
     "PatchGan",
     "ResidualBlock",
     "ResnetGenerator",
     "UnetGenerator",
     "build",
+    "inspect_file",
     "load_generator",
     "read_tensors",
+    "recognise",
 ]

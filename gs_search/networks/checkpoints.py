@@ -301,7 +301,7 @@ def _read(path: Path) -> tuple[Groups, dict[str, str]]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     if (wrong := no_checkpoint(path, head)) is not None:
         raise CheckpointError(f"{path}: {wrong}")
-    if is_safetensors(head) or path.suffix == ".safetensors" and not head.startswith((b"PK", b"\x80")):
+    if is_safetensors(head):
         try:
             with safe_open(path, "pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -321,8 +321,9 @@ def _unpickled(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of odd pickles; what they lead to is reported below
-            with _plain_classes():
-                return torch.load(path, map_location="cpu", weights_only=True)
+            # As a stream: of a path, torch would heed the suffix.
+            with _plain_classes(), path.open("rb") as stream:
+                return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|Unsupported class|global:?)\s+(?:GLOBAL\s+)?([\w.]+\.\w+)", str(error))
         if named or "Unsupported" in str(error) or "weights_only" in str(error):

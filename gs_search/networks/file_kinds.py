@@ -11,6 +11,9 @@ __all__ = ["LOOKED_AT", "SAVE", "is_safetensors", "no_checkpoint"]
 LOOKED_AT = 4096
 """Bytes at the beginning of a file that are looked at."""
 
+PICKLE = b"\x80"
+"""How pickles begin, and with them PyTorch's files before version 1.6."""
+
 SAVE = "save the generator's state_dict alone, best as .safetensors"
 
 MAGIC = (
@@ -62,7 +65,11 @@ def no_checkpoint(path: Path, head: bytes) -> str | None:
         return None
     if head[:1] == b"\x08" and re.search(rb"pytorch|onnx|tf2onnx|keras|ai\.onnx", head[:200]):
         return f"is an ONNX file; {SAVE}"
-    return _text(head, start)
+    if (text := _text(head, start)) is not None or head[:1] == PICKLE:
+        return text
+    return (
+        f"is no checkpoint known here: neither a pickle, a zip archive nor safetensors (it begins {head[:4].hex(' ')})"
+    )
 
 
 def _text(head: bytes, start: bytes) -> str | None:

@@ -84,7 +84,7 @@ class ResidualBlock(nn.Module):
             return norm.bias.clone()
         training, zeros = norm.training, conv.weight.new_zeros(1, conv.in_channels, 3, 3)
         norm.eval()
-        added = norm(conv(zeros))[0, :, 1, 1]
+        added = norm(conv(zeros))[0, :, 0, 0]
         norm.train(training)
         return cast(Tensor, added)
 

@@ -51,6 +51,7 @@ class Wishes:
     name: str | None = None
     checkpoint: Path | None = None
     architecture: str | None = None
+    key: str | None = None
     photos: Path | None = None
     source: Path | None = None
     target: Path | None = None
@@ -81,7 +82,10 @@ class TeacherPlan:
     kind: Literal["shipped", "checkpoint", "train"]
     path: str | None = None
     architecture: str = "auto"
+    key: str | None = None
     described: str = ""
+    notes: tuple[str, ...] = ()
+    """What the file does not tell, and was decided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,7 @@ def make_plan(wishes: Wishes, out: Path) -> Plan:
     if wishes.checkpoint is not None:
         path = _written(wishes.checkpoint, out)
         teacher = TeacherPlan(kind="checkpoint", path=path, architecture=wishes.architecture or "auto",
-                              described=describe(found))  # fmt: skip
+                              key=wishes.key, described=describe(found), notes=_undecided(wishes))  # fmt: skip
     else:
         teacher = TeacherPlan(kind="shipped" if kind == "drawn" else "train")
     usual = 24 if kind == "drawn" else 12 if found is not None else 40
@@ -206,7 +210,7 @@ def recognise(wishes: Wishes) -> Architecture | None:
         return None
     from gs_search.networks import load_generator
 
-    return load_generator(wishes.checkpoint, wishes.architecture or "auto")[1]
+    return load_generator(wishes.checkpoint, wishes.architecture or "auto", key=wishes.key)[1]
 
 
 def describe(found: Architecture | None) -> str:
@@ -215,6 +219,13 @@ def describe(found: Architecture | None) -> str:
         return ""
     what = "halvings" if found.name == "pix2pix_unet" else "residual blocks"
     return f"{found.name}, {found.width} channels, {found.blocks} {what}"
+
+
+def _undecided(wishes: Wishes) -> tuple[str, ...]:
+    from gs_search.networks import Choice, recognise
+
+    assert wishes.checkpoint is not None
+    return tuple(recognise(wishes.checkpoint, Choice(wishes.architecture or "auto", wishes.key)).notes)
 
 
 def _contradictions(wishes: Wishes) -> None:
@@ -230,6 +241,8 @@ def _contradictions(wishes: Wishes) -> None:
         )
     if wishes.checkpoint is not None and wishes.photos is None and wishes.source is None:
         raise BadInput("--checkpoint: give pictures for it too: --photos, or --source and --target")
+    if wishes.key is not None and wishes.checkpoint is None:
+        raise BadInput("--key: says which generator of a checkpoint; give --checkpoint")
     if wishes.architecture not in (None, "auto") and wishes.checkpoint is None:
         raise BadInput("--architecture: says what a checkpoint holds; give --checkpoint")
 

@@ -134,7 +134,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _notes(plan: Plan) -> tuple[str, ...]:
-    notes = []
+    notes = [f"teacher: {note}" for note in plan.teacher.notes]
     if plan.data.kind == "drawn":
         notes.append("no checkpoint and no pictures were given, so that this is a study on drawn data")
     if plan.fid_images < 50:

@@ -21,6 +21,8 @@ GENERATORS = {
     "unet": lambda: UnetGenerator(4, 3),
     "unet_instance": lambda: UnetGenerator(4, 3, norm="instance"),
     "anime": lambda: AnimeGenerator(4, 1),
+    "cut": lambda: ResnetGenerator(4, 1, antialias=True, upsampling="blur"),
+    "resnet_batch": lambda: ResnetGenerator(4, 1, norm="batch", bias=False, padding="zero", upsampling="nearest"),
 }
 
 

@@ -168,7 +168,7 @@ def test_a_changed_norm_is_found(exported: Exported, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cyclegan", "unet", "unet_instance", "anime"])
+@pytest.mark.parametrize("name", ["cyclegan", "unet", "unet_instance", "anime", "cut", "resnet_batch"])
 def test_other_architectures(name: str, tmp_path: Path) -> None:
     from gs_search.export.models import integer_model
     from tests.export.students import rounded_student

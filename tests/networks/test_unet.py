@@ -220,7 +220,10 @@ REFUSED = [
         lambda state: state.update({"model.model.1.model.1.weight": torch.ones(7, 4, 4, 4)}),
         "tensor model.model.1.model.1.weight is 7 x 4 x 4 x 4, this architecture needs 8 x 4 x 4 x 4",
     ),
-    (lambda state: state["model.model.1.model.2.running_var"].fill_(torch.nan), "model.model.1.model.2.running_var holds NaN"),
+    (
+        lambda state: state["model.model.1.model.2.running_var"].fill_(torch.nan),
+        "model.model.1.model.2.running_var holds NaN",
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from gs_search.config import load_study
 from gs_search.errors import BadInput, ConfigError
@@ -13,6 +14,7 @@ from gs_search.newstudy import Wishes, make_plan, write_study
 from gs_search.newstudy.writing import Written
 from gs_search.preflight import check_inputs
 from gs_search.spacefile import load_space
+from tests.networks.references import Unet
 from tests.newstudy.conftest import MakePhotos, SaveGenerator
 
 
@@ -153,3 +155,16 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be written"):
         write(tmp_path, name="mine")
     assert os.listdir(tmp_path) == ["studies"]
+
+
+def test_one_of_two_generators_and_what_was_decided(make_photos: MakePhotos, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "nets.pth"
+    torch.save({"netG_A": Unet(4, 4).state_dict(), "netG_B": Unet(4, 4).state_dict()}, checkpoint)
+    photos = make_photos(count=20)
+    with pytest.raises(ConfigError, match="holds 2 generators: netG_A, netG_B; choose one with teacher.key"):
+        write(tmp_path / "out", name="mine", checkpoint=checkpoint, photos=photos)
+    written = write(tmp_path / "out", name="mine", checkpoint=checkpoint, photos=photos, key="netG_B")
+    assert written.config.teacher.key == "netG_B"
+    assert any(note.startswith("teacher: norm: batch, the running statistics") for note in written.notes)
+    with pytest.raises(BadInput, match="--key: says which generator of a checkpoint; give --checkpoint"):
+        write(tmp_path / "out", name="other", key="netG_B")
