@@ -11,7 +11,7 @@ import click
 from gs_search import __version__
 from gs_search.cli.choosing import pick
 from gs_search.cli.conventions import INTERRUPTED, Options, print_error
-from gs_search.cli.inspect import inspect
+from gs_search.cli.inspecting import inspect
 from gs_search.cli.looking import front, report, status
 from gs_search.cli.phoning import phone
 from gs_search.cli.retraining import retrain

@@ -7,8 +7,8 @@ from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
 from gs_search.networks.cartoongan import CartoonGenerator
 from gs_search.networks.checkpoints import load_generator, read_tensors, recognise
 from gs_search.networks.inspection import inspect_file
-from gs_search.networks.layouts import Choice
 from gs_search.networks.patchgan import PatchGan
+from gs_search.networks.recognised import Choice
 from gs_search.networks.resnet import ResidualBlock, ResnetGenerator
 from gs_search.networks.unet import UnetGenerator
 

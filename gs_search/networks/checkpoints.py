@@ -7,32 +7,24 @@ a generator; discriminators, optimizers and counters beside it are passed over.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import difflib
 import json
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, cast
+from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from gs_search.errors import CheckpointError
 from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
-from gs_search.networks.file_kinds import LOOKED_AT, SAVE, is_safetensors, no_checkpoint
-from gs_search.networks.layouts import (
+from gs_search.networks.file_kinds import SAVE
+from gs_search.networks.file_reading import read_file
+from gs_search.networks.layouts import LAYOUTS, Layout
+from gs_search.networks.nearest import OWN, describe_unknown
+from gs_search.networks.recognised import (
     COUNTER,
-    LAYOUTS,
     Choice,
-    Layout,
     Part,
     Recognised,
     Tensors,
@@ -44,12 +36,6 @@ from gs_search.networks.layouts import (
 
 __all__ = ["Candidate", "candidates", "fill", "load_generator", "read_tensors", "recognise", "recognise_candidate"]
 
-RESIDUE = ("total_ops", "total_params")
-"""Counters that a profiler (thop) leaves in every module."""
-
-DEPTH = 5
-"""Dictionaries in dictionaries that are looked into."""
-
 CONTAINERS = r"(?:^|(?<=\.))(?:model|main|model\.model)\.$"
 """First components of layouts' own names, which say nothing about which generator it is."""
 
@@ -59,14 +45,6 @@ NO_GENERATOR = re.compile(
     re.IGNORECASE,
 )
 """Modules beside a generator that are none, and no part of one."""
-
-OWN = "a network of one's own: README, As a library"
-
-SHOWN = 3
-"""Names of a file that a message shows."""
-
-Groups = dict[tuple[str, ...], Tensors]
-"""State dicts of a file by the keys that lead to them."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +66,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     Raises:
         CheckpointError: missing, truncated, not a file of tensors, or one that wants to run code.
     """
-    groups, metadata = _read(Path(path))
+    groups, metadata = read_file(Path(path))
     if () not in groups:
         raise CheckpointError(f"{path}: no state_dict in it; {SAVE}")
     return groups[()], metadata
@@ -209,7 +187,7 @@ def candidates(path: Path) -> list[Candidate]:
     Raises:
         CheckpointError: the file cannot be read, or has none; then with the nearest layout.
     """
-    groups, metadata = _read(path)
+    groups, metadata = read_file(path)
     if "student" in metadata:
         raise CheckpointError(f"{path}: is a student that gs-search has slimmed; a teacher is a whole generator")
     own = _own(metadata)
@@ -222,7 +200,7 @@ def candidates(path: Path) -> list[Candidate]:
         for prefix in layout.prefixes(tensors)
     ]
     if not found:
-        raise CheckpointError(_unknown(path, groups))
+        raise CheckpointError(describe_unknown(path, groups))
     if len(found) == 1:  # what leads to the only one need not be said
         part = found[0].part
         return [Candidate(_without_wrapper(found[0].key), part, found[0].layout)]
@@ -284,149 +262,3 @@ def _heed_own(found: Recognised, choice: Choice) -> None:
         said, has = getattr(choice, what), getattr(described, what)
         if said not in ("auto", None, has):
             raise wrong_choice(found.part, f"{what} says {said}", f"the file, of gs-search's own, says {has}")
-
-
-# Opening
-
-
-def _read(path: Path) -> tuple[Groups, dict[str, str]]:
-    """All state dicts of a file, without the residue of profilers, and its text metadata."""
-    if not path.is_file():
-        what = "is a folder; name a file in it" if path.is_dir() else "no such checkpoint"
-        raise CheckpointError(f"{path}: {what}; give the path of a .pth, .pt or .safetensors file")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(LOOKED_AT)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if (wrong := no_checkpoint(path, head)) is not None:
-        raise CheckpointError(f"{path}: {wrong}")
-    if is_safetensors(head):
-        try:
-            with safe_open(path, "pt") as opened:
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                return {(): _cleaned(tensors)}, opened.metadata() or {}
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: not a complete safetensors file ({_brief(error)}); damaged or truncated, fetch it again"
-            ) from None
-    groups: Groups = {}
-    _gather(_unpickled(path), (), groups)
-    if not groups:
-        raise CheckpointError(f"{path}: no state_dict in it; {SAVE}")
-    return groups, {}
-
-
-def _unpickled(path: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of odd pickles; what they lead to is reported below
-            # As a stream: of a path, torch would heed the suffix.
-            with _plain_classes(), path.open("rb") as stream:
-                return torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|Unsupported class|global:?)\s+(?:GLOBAL\s+)?([\w.]+\.\w+)", str(error))
-        if named or "Unsupported" in str(error) or "weights_only" in str(error):
-            what = f" ({named[1]})" if named else ""
-            raise CheckpointError(
-                f"{path}: refused, because opening it would run code stored in it, or needs classes of its own{what}; "
-                f"where it comes from, {SAVE}"
-            ) from None
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint ({_brief(error)})") from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as e:
-        raise CheckpointError(f"{path}: damaged or truncated checkpoint ({_brief(e)}); fetch it again") from None
-
-
-def _plain_classes() -> contextlib.AbstractContextManager[None]:
-    """Let a file hold numbers of NumPy's, options of argparse and paths beside tensors; they run nothing."""
-    if not hasattr(torch.serialization, "safe_globals"):  # before PyTorch 2.5
-        return contextlib.nullcontext()
-    multiarray = getattr(np, "_core", None) or np.core
-    plain: list[Any] = [argparse.Namespace, np.dtype, np.ndarray]
-    plain += [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
-    for package in ("numpy.core", "numpy._core"):
-        for name in ("scalar", "_reconstruct"):
-            plain.append((getattr(multiarray.multiarray, name), f"{package}.multiarray.{name}"))
-    for module in ("pathlib", "pathlib._local"):
-        plain += [(PurePosixPath, f"{module}.{name}") for name in ("PosixPath", "PurePosixPath")]
-        plain += [(PureWindowsPath, f"{module}.{name}") for name in ("WindowsPath", "PureWindowsPath")]
-    return cast("contextlib.AbstractContextManager[None]", torch.serialization.safe_globals(plain))
-
-
-def _gather(content: object, keys: tuple[str, ...], groups: Groups) -> None:
-    """Collect the dictionaries that hold tensors, outer ones first."""
-    if len(keys) > DEPTH:
-        return
-    if isinstance(content, Mapping):
-        tensors = {
-            name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
-        }
-        if tensors:
-            groups[keys] = _cleaned(tensors)
-        inner = content.items()
-    elif isinstance(content, Sequence) and not isinstance(content, (str, bytes)):
-        inner = dict(enumerate(content)).items()
-    else:
-        return
-    for key, value in inner:
-        if not isinstance(value, Tensor):
-            _gather(value, (*keys, str(key)), groups)
-
-
-def _cleaned(tensors: Tensors) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in RESIDUE}
-
-
-# What is not known
-
-
-def _unknown(path: Path, groups: Groups) -> str:
-    """Say what comes nearest, and where it differs first."""
-    keys, tensors = max(groups.items(), key=lambda item: sum(t.dim() == 4 for t in item[1].values()))
-    where = str(path) + (f", {'.'.join(keys)}" if keys else "")
-    convs = {name: tensor for name, tensor in tensors.items() if tensor.dim() == 4}
-    some = ", ".join(f"{name} ({describe_shape(tensor)})" for name, tensor in list(tensors.items())[:SHOWN])
-    known = f"known: {', '.join(ARCHITECTURES)}"
-    if not convs:
-        return f"{where}: not a generator known here, it has no convolutions (its tensors are {some}); {known}"
-    last = list(convs.values())[-1]
-    if last.shape[0] == 1 and next(iter(convs.values())).shape[-1] == 4:
-        return f"{where}: holds a discriminator (PatchGAN), not a generator; {known}"
-    examples = {layout.architecture: layout.example() for layout in LAYOUTS}
-    scores = {name: _likeness(tensors, example) for name, example in examples.items()}
-    nearest = max(scores, key=lambda name: scores[name])
-    example = examples[nearest]
-    strange = [name for name in tensors if name not in example][:SHOWN]
-    lacking = [name for name in example if name not in tensors][:SHOWN]
-    theirs = ", ".join(f"{name} ({describe_shape(tensors[name])})" for name in strange)
-    ours = ", ".join(f"{name} ({describe_shape(example[name])})" for name in lacking)
-    return (
-        f"{where}: not a generator known here; nearest is {nearest}, which has {ours or 'the same names'} where "
-        f"the file has {theirs or some}; {known}; {OWN}"
-    )
-
-
-def _likeness(tensors: Tensors, example: Tensors) -> float:
-    """How alike two networks are: in names, and in the order of kernels and widths; 0 to 2."""
-    names = len(set(tensors) & set(example)) / len(example)
-    matcher = difflib.SequenceMatcher(None, _convolutions(tensors), _convolutions(example), autojunk=False)
-    return names + matcher.ratio()
-
-
-def _convolutions(tensors: Tensors) -> list[tuple[float, ...]]:
-    """Kernels and widths of all convolutions, relative to the first one's."""
-    convs = [tensor.shape for tensor in tensors.values() if tensor.dim() == 4]
-    return [(shape[-1], *(round(side / convs[0][0], 2) for side in shape[:2])) for shape in convs]
-
-
-def _brief(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

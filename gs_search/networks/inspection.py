@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.networks.checkpoints import candidates, fill, recognise, recognise_candidate
-from gs_search.networks.layouts import Choice, Recognised, build_empty
+from gs_search.networks.recognised import Choice, Recognised, build_empty
 
 __all__ = ["inspect_file"]
 

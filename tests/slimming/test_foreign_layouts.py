@@ -38,11 +38,11 @@ def settled(architecture: Architecture) -> nn.Module:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_each_is_slimmed_in_parity_and_read_back(name: str, tmp_path: Path) -> None:
-    generator, x = settled(LAYOUTS[name]), torch.rand(4, 3, 16, 16) * 2 - 1
+    generator, x = settled(LAYOUTS[name]), torch.rand(4, 3, 32, 32) * 2 - 1
     settings = SlimmingSettings(target_gflops_ratio=0.75, steps=1, batch_size=2, repair_pictures=4)
     slimmed = slim_generator(generator, x, settings)
     assert slimmed.parity.max_abs_difference <= 1e-5 and slimmed.parity.code_mismatches == 0
-    share = count_flops(slimmed.network, 16).macs / count_flops(Teacher(generator, 16).network, 16).macs
+    share = count_flops(slimmed.network, 32).macs / count_flops(Teacher(generator, 32).network, 32).macs
     assert share == pytest.approx(slimmed.macs_share, rel=1e-3)
     save_student(tmp_path / "small.safetensors", slimmed.network, LAYOUTS[name])
     student = load_student(tmp_path / "small.safetensors")
