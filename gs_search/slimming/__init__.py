@@ -7,7 +7,7 @@ rest are its parts, for those who bring their own data or loop.
 from __future__ import annotations
 
 from gs_search.settings import SlimmingSettings
-from gs_search.slimming.library import slim_generator
+from gs_search.slimming.library import FrozenParts, slim_generator
 from gs_search.slimming.rates import harm_of_rates, rate_factor
 from gs_search.slimming.recipe import Slimmed, slim
 from gs_search.slimming.repair import record_targets
@@ -16,6 +16,7 @@ from gs_search.slimming.teacher import Batch, Lessons, Teacher
 
 __all__ = [
     "Batch",
+    "FrozenParts",
     "Lessons",
     "Slimmed",
     "SlimmingSettings",

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gs_search.errors import UnsupportedNetwork
 from gs_search.networks.resnet import ResidualBlock
-from gs_search.slimming.channels import Alive, ChannelGraph
+from gs_search.slimming.adoption import in_double
+from gs_search.slimming.channels import Alive, ChannelGraph, tensor_of
 from gs_search.slimming.layers import (
     SlimBatchNorm2d,
     SlimGroupNorm,
@@ -82,12 +83,28 @@ def extract(graph: ChannelGraph, network: nn.Module, alive: Alive) -> nn.Module:
         resize_layer_(layer, keep_in, keep_out)
     for name, norm in norms(student).items():
         resize_norm_(norm, graph.kept(alive, name, "norm", norm_width(norm)))
+    for name in graph.tensors:
+        _resize_tensor_(graph, student, name, alive)
     for name, module in student.named_modules():
         if isinstance(module, nn.PReLU) and module.num_parameters > 1:
             keep = torch.as_tensor(graph.kept(alive, name, "slope", module.num_parameters))
             module.weight = nn.Parameter(module.weight.detach()[keep.to(module.weight.device)].clone())
             module.num_parameters = int(keep.sum())
     return student
+
+
+def _resize_tensor_(graph: ChannelGraph, student: nn.Module, name: str, alive: Alive) -> None:
+    """Keep the living channels on every axis of a tensor that no known layer owns."""
+    tensor = tensor_of(student, name).detach()
+    for axis, length in enumerate(tensor.shape):
+        keep = graph.kept(alive, name, f"axis {axis}", length)
+        tensor = tensor.index_select(axis, torch.as_tensor(np.flatnonzero(keep), device=tensor.device))
+    place, _, own = name.rpartition(".")
+    module = student.get_submodule(place)
+    if own in module._parameters:
+        module._parameters[own] = nn.Parameter(tensor.clone())
+    else:
+        module._buffers[own] = tensor.clone()
 
 
 def resize_layer_(conv: SlimLayer, keep_in: np.ndarray, keep_out: np.ndarray) -> None:
@@ -147,13 +164,14 @@ def check_parity(graph: ChannelGraph, masked: nn.Module, student: nn.Module, ali
         UnsupportedNetwork: they differ by more than 1e-5 or in a code; the message names the first layer.
     """
     masked, student = copy.deepcopy(masked).double().eval(), copy.deepcopy(student).double().eval()
-    full = _codes(masked, pictures.double())
     try:
-        small = _codes(student, pictures.double())
-    except RuntimeError as error:
+        with in_double():
+            full = _codes(masked, pictures.double())
+            small = _codes(student, pictures.double())
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         raise UnsupportedNetwork(
-            f"the network without its pruned channels does not run ({str(error).strip().splitlines()[0]}): its code "
-            "names a number of channels, or adds a tensor that no layer writes"
+            f"the network without its pruned channels does not run ({str(error).strip().splitlines()[0][:120]}): its "
+            "code names a number of channels, or adds a tensor that no layer writes"
         ) from None
     mismatches, compared, first = 0, 0, ""
     for (name, kind), codes in small[1].items():

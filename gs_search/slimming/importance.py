@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gs_search.slimming.adoption import in_double
 from gs_search.slimming.channels import ChannelGraph, ChannelGroup, Slot
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.sparsity import magnitude
@@ -68,7 +69,7 @@ def weight_scores(graph: ChannelGraph, network: nn.Module) -> dict[str, Tensor]:
             weight = layers[slot.module].weight
             norm = weight.transpose(0, 1 - layers[slot.module].out_axis).flatten(1).square().sum(dim=1)
             reading.index_add_(0, torch.as_tensor(slot.channels, device=own.device), norm[slot.positions])
-        scores[name] = own * reading.sqrt()
+        scores[name] = own * reading.sqrt() if bool(reading.any()) else own  # read by functions alone
     return scores
 
 
@@ -180,13 +181,16 @@ def stiff_groups(graph: ChannelGraph, network: nn.Module, picture: Tensor) -> fr
         for name, g in graph.groups.items()
     }
     before = copy.deepcopy(network).cpu().double()
-    wanted = before(picture.cpu().double())
+    with in_double():
+        wanted = before(picture.cpu().double())
 
     def changes(names: Iterable[str]) -> bool:
         grown = copy.deepcopy(before)
         for name in names:
             _grow(graph, grown, graph.groups[name], factors[name])
-        return not bool((grown(picture.cpu().double()) - wanted).abs().max() < 1e-7 * wanted.abs().max().clamp_min(1.0))
+        with in_double():
+            painted = grown(picture.cpu().double())
+        return not bool((painted - wanted).abs().max() < 1e-7 * wanted.abs().max().clamp_min(1.0))
 
     if not changes(graph.groups):
         return frozenset()

@@ -8,8 +8,7 @@ layer becomes part of it on a device, so that what the layer hands on is rounded
 
 from __future__ import annotations
 
-import copy
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gs_search.errors import UnsupportedNetwork
+from gs_search.slimming.adoption import adopt_, convolves_by_its_weight, plain_copy
 from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 
@@ -29,12 +29,14 @@ __all__ = [
     "SlimGroupNorm",
     "SlimLayer",
     "SlimLinear",
+    "is_norm",
     "norm_width",
     "norms",
     "output_module",
     "slim_layers",
     "slimmable",
     "stays_float",
+    "unowned",
 ]
 
 NORMS = (nn.InstanceNorm2d, nn.BatchNorm2d, nn.GroupNorm)
@@ -51,6 +53,8 @@ class _Slim(nn.Module):
     output_quantizer: OutputQuantizer | None
     gate: nn.Parameter | None
     out_axis: int
+    plain = True
+    """Whether it reads the picture as its attributes say; else its outputs cannot be written as a matrix product."""
     in_channels: int
     out_channels: int
     groups: int
@@ -155,7 +159,22 @@ class SlimLinear(_Slim, nn.Linear):  # type: ignore[misc]  # torch says that its
         self.in_features, self.out_features = inputs, outputs
 
 
+class _OwnForward(_Slim):
+    """A convolution with a forward of its own, which may pad in its own way: run as it is, with the rounded weight."""
+
+    plain = False
+    _own: type[nn.Module]
+
+    def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        vars(self)["weight"] = weight  # found before the parameter
+        try:
+            return cast(Tensor, self._own.forward(self, x))
+        finally:
+            del vars(self)["weight"]
+
+
 SlimLayer = SlimConv2d | SlimConvTranspose2d | SlimLinear
+SLIM = (SlimConv2d, SlimConvTranspose2d, SlimLinear)
 _KINDS: dict[type[nn.Module], type[_Slim]] = {
     nn.Conv2d: SlimConv2d,
     nn.ConvTranspose2d: SlimConvTranspose2d,
@@ -219,12 +238,15 @@ class SlimBatchNorm2d(nn.BatchNorm2d):
         return y if self.output_quantizer is None else self.output_quantizer(y)
 
 
-def slimmable(generator: nn.Module) -> nn.Module:
+def slimmable(generator: nn.Module, notes: list[str] | None = None) -> nn.Module:
     """Return a copy whose layers are slimmable, whose norms have scales, and which computes the same.
 
     Parametrisations (spectral norm and the like) become plain weights, for training would fight them. In-place
     activations are not in place any more: one hides the norm before it from the dependency graph. (Where a
     network relies on them changing a skip connection, ``Teacher`` notices.)
+
+    Args:
+        notes: what was changed on the way and must be said is added here, one line each.
     """
     for name, module in generator.named_modules():
         if type(module) in _KINDS and "weight" not in module._parameters:
@@ -232,24 +254,30 @@ def slimmable(generator: nn.Module) -> nn.Module:
                 f"layer {name}: a hook computes its weight (torch.nn.utils.spectral_norm or weight_norm); take it off "
                 "with remove_spectral_norm or remove_weight_norm first"
             )
-    generator = copy.deepcopy(generator)
+    generator, said = plain_copy(generator)
     for module in list(generator.modules()):
         if parametrize.is_parametrized(module):
             _with_own_class(module)
             for name in list(cast(Any, module.parametrizations)):
                 parametrize.remove_parametrizations(module, name)
+    said += adopt_(generator)
+    if notes is not None:
+        notes += said
     for module in list(generator.modules()):
+        if isinstance(module, nn.MultiheadAttention):  # reads its inner layer's weight past that layer
+            continue
         for name, child in list(module.named_children()):
-            if type(child) in _KINDS:
+            kind = _kind(child)
+            if kind is not None:
                 # Keeps hooks and training mode; only the behaviour of forward is new.
-                child.__class__ = _KINDS[type(child)]
+                child.__class__ = kind
                 cast(_Slim, child)._extend()
-            elif isinstance(child, NORMS):
+            elif is_norm(child):
                 scaled = child if child.affine else _with_scales(child)
-                if type(scaled) is nn.GroupNorm:
+                if isinstance(scaled, nn.GroupNorm):
                     scaled.__class__ = SlimGroupNorm
                     cast(SlimGroupNorm, scaled)._extend()
-                elif type(scaled) is nn.BatchNorm2d:
+                elif isinstance(scaled, nn.BatchNorm2d):
                     scaled.__class__ = SlimBatchNorm2d
                     cast(SlimBatchNorm2d, scaled).output_quantizer = None
                 setattr(module, name, scaled)
@@ -258,10 +286,24 @@ def slimmable(generator: nn.Module) -> nn.Module:
     return generator
 
 
+def _kind(layer: nn.Module) -> type[_Slim] | None:
+    """The slimmable class for a layer: of one of torch's, or of a subclass that runs as torch's does."""
+    if type(layer) in _KINDS:
+        return _KINDS[type(layer)]
+    for plain, slim in _KINDS.items():
+        inherited = ("forward", "_conv_forward") if plain is nn.Conv2d else ("forward",)
+        if not isinstance(layer, plain):
+            continue
+        if all(getattr(type(layer), n) is getattr(plain, n) for n in inherited):
+            return type(type(layer).__name__, (slim, type(layer)), {})  # what else it can do may be called from outside
+        if convolves_by_its_weight(layer):
+            return type(type(layer).__name__, (_OwnForward, slim, type(layer)), {"_own": type(layer)})
+    return None
+
+
 def slim_layers(network: nn.Module) -> dict[str, SlimLayer]:
     """All slimmable convolutions and linear layers by name, in order of definition."""
-    kinds = (SlimConv2d, SlimConvTranspose2d, SlimLinear)
-    return {n: m for n, m in network.named_modules() if isinstance(m, kinds)}
+    return {n: m for n, m in network.named_modules() if isinstance(m, SLIM)}
 
 
 def output_module(network: nn.Module, name: str) -> SlimLayer | SlimBatchNorm2d:
@@ -285,9 +327,36 @@ def stays_float(layer: SlimLayer) -> bool:
     return layer.input_quantizer is None and layer.padding not in (0, (0, 0), "valid")
 
 
+def is_norm(module: nn.Module) -> TypeGuard[Norm]:
+    """Whether it is one of torch's norms, or of a subclass that runs as torch's does."""
+    if not isinstance(module, NORMS):
+        return False
+    own = (SlimGroupNorm, SlimBatchNorm2d)
+    return isinstance(module, own) or any(type(module).forward is kind.forward for kind in NORMS)
+
+
 def norms(network: nn.Module) -> dict[str, Norm]:
     """All norms by name, in order of definition."""
-    return {n: m for n, m in network.named_modules() if isinstance(m, NORMS)}
+    return {n: m for n, m in network.named_modules() if is_norm(m)}
+
+
+def unowned(network: nn.Module) -> dict[str, Tensor]:
+    """Stored tensors that no slimmable layer or norm owns, by name: slopes of PReLUs, what is not slimmed.
+
+    A module under two names counts under its first one.
+    """
+    found: dict[str, Tensor] = {}
+    owned: tuple[str, ...] = ()
+    for place, module in network.named_modules():
+        if isinstance(module, SLIM) or is_norm(module):
+            owned = (*owned, f"{place}.")  # with its quantizers
+            continue
+        if place.startswith(owned):
+            continue
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and key not in module._non_persistent_buffers_set:
+                found[f"{place}.{key}" if place else key] = tensor.detach()
+    return found
 
 
 def norm_width(norm: Norm) -> int:
@@ -308,6 +377,7 @@ def _with_scales(norm: Norm) -> Norm:
     if isinstance(norm, nn.GroupNorm):
         return nn.GroupNorm(norm.num_groups, norm.num_channels, eps=norm.eps, affine=True).train(norm.training)
     kept = {"eps": norm.eps, "momentum": norm.momentum, "track_running_stats": norm.track_running_stats}
-    scaled = type(norm)(norm.num_features, affine=True, **cast(Any, kept)).to(device)
+    kind = nn.BatchNorm2d if isinstance(norm, nn.BatchNorm2d) else nn.InstanceNorm2d  # not a subclass's constructor
+    scaled = kind(norm.num_features, affine=True, **cast(Any, kept)).to(device)
     scaled.load_state_dict(norm.state_dict(), strict=False)
     return scaled.train(norm.training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -17,7 +18,12 @@ from gs_search.slimming.repair import record_targets
 from gs_search.slimming.teacher import Lessons, Teacher
 from gs_search.slimming.training import RealPictures
 
-__all__ = ["slim_generator"]
+__all__ = ["FrozenParts", "slim_generator"]
+
+
+class FrozenParts(UserWarning):
+    """A part of a generator that is not slimmed, or that was changed so that it can be; one line."""
+
 
 FEWEST = 4
 """Pictures without which nothing can be learned and judged."""
@@ -36,28 +42,32 @@ def slim_generator(
     on_progress: Progress | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 100,
+    allow_frozen: bool = False,
 ) -> Slimmed:
     """Distil, prune and quantize a generator (GAN Slimming, Wang et al., ECCV 2020).
 
     Args:
         generator: takes N x 3 x H x W in [-1, 1] and returns one picture each, in evaluation mode always the same
-            one; made of Conv2d, ConvTranspose2d and Linear layers with or without norms. It is copied, not changed;
-            the work is done on its device.
+            one. Convolutions, linear layers and norms, torch's and those that compute the same, lose channels and
+            bits; what is not known to be safe is kept as it is, and named (``FrozenParts``) before anything is
+            trained. It is copied, not changed; the work is done on its device.
         pictures: what it is to be slimmed on, N x 3 x H x W in [-1, 1], square; 32 diverse ones or more (the more the
             better; all lessons are held in memory).
         settings: what to prune, round and train; by default 8 bits, nothing pruned, 100 steps. Learning rates are
             the highest allowed: they are lowered until they do the generator no harm.
         real: target-domain pictures, see ``settings.discriminator_real``.
         on_progress, checkpoint, checkpoint_every: see ``slim``.
+        allow_frozen: whether to slim a generator of whose multiply-adds more than half stay as they are.
 
     Returns:
-        The student, ``network``, with its proof of parity and its share of the multiply-adds. ``save_student(path,
+        The student, ``network``, with its proof of parity and its share of the multiply-adds: of the whole network,
+        frozen parts included, as are ``size_bytes`` and ``bits``. ``frozen`` names these parts. ``save_student(path,
         slimmed.network, None)`` packs it, ``load_student(path, generator)`` reads it back.
 
     Raises:
         BadInput: the pictures are unfit.
         ConfigError: the target cannot be reached.
-        UnsupportedNetwork: the generator cannot be slimmed; the message names the layer.
+        UnsupportedNetwork: the generator cannot be slimmed, or most of it not; the message names the layer.
         TrialFailed: training broke down; the learning rates are too high.
     """
     settings = settings or SlimmingSettings()
@@ -66,6 +76,10 @@ def slim_generator(
     device = next((p.device for p in generator.parameters()), torch.device("cpu"))
     teacher = Teacher(generator, pictures.shape[-1]).to(device)
     lessons = Lessons.in_memory(teacher, pictures)
+    if not allow_frozen:
+        teacher.check_frozen()
+    for line in (*teacher.notes, *map(str, teacher.graph.frozen)):
+        warnings.warn(line, FrozenParts, stacklevel=2)
     targets = record_targets(teacher.network, pictures[: settings.repair_pictures].to(device))
     harm = [{"factor": 1.0, "psnr_to_teacher": math.inf}]
     if settings.steps:

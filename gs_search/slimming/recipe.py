@@ -23,7 +23,7 @@ from torch import nn
 from gs_search.errors import ConfigError
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming.adversary import Adversary
-from gs_search.slimming.channels import Alive
+from gs_search.slimming.channels import Alive, Frozen
 from gs_search.slimming.checkpoint import (
     as_masks,
     fingerprint,
@@ -36,18 +36,17 @@ from gs_search.slimming.distillation import perceptual_of
 from gs_search.slimming.extract import Parity, check_parity, extract
 from gs_search.slimming.outputs import OutputQuantizer
 from gs_search.slimming.precision import settled
+from gs_search.slimming.proving import check_count, count_products, small_pictures
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import RepairTargets, attach_quantizers, repair_
 from gs_search.slimming.sparsity import Rules, cut, cut_to_target, magnitudes, mask_
+from gs_search.slimming.student import stored_bits, stored_bytes
 from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.team import ALONE, Team
 from gs_search.slimming.training import LessonSource, RealPictures, Training
 
 __all__ = ["Progress", "Run", "Rung", "Slimmed", "slim", "slim_in_rungs"]
-
-PARITY_PX = 64
-"""Side of the crops on which masked and extracted network are compared (in double precision)."""
 
 TAYLOR_PICTURES = 16
 """Pictures on which ``importance: taylor`` is measured."""
@@ -69,6 +68,7 @@ class Slimmed:
         macs_share: multiply-adds over the teacher's.
         curve: every tenth step's losses: ``step``, ``phase``, ``macs_share`` and the terms.
         notes: what was filled in at rungs.
+        frozen: what was not slimmed, and why.
     """
 
     network: nn.Module
@@ -77,6 +77,17 @@ class Slimmed:
     macs_share: float
     curve: list[dict[str, Any]]
     notes: dict[str, Any]
+    frozen: tuple[Frozen, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors that ``save_student`` writes."""
+        return stored_bytes(self.network)
+
+    @property
+    def bits(self) -> float:
+        """Stored bits a number, floats included."""
+        return stored_bits(self.network)
 
 
 @dataclass(frozen=True)
@@ -298,8 +309,7 @@ class Run:
         return row
 
     def rung(self) -> Rung:
-        graph = self.teacher.graph
-        share = graph.macs(self.alive) / graph.macs(graph.all_alive())
+        share = self.teacher.graph.macs(self.alive) / self.teacher.graph.macs(self.teacher.graph.all_alive())
         return Rung(self.done - self.slim_steps, self.network, share, self.notes)
 
     def cut(self, on_repaired: Callable[[nn.Module], float] | None) -> None:
@@ -308,22 +318,14 @@ class Run:
         self.alive = self.team.agree_on_masks(self._landing(), self.device)
         mask_(graph, self.network, self.alive)
         student = extract(graph, self.network, self.alive)
-        self.parity = self._parity(student)
+        check_count(graph, count_products(student, self.teacher.image_px), self.alive, "student")
+        pictures = small_pictures(self.teacher.network, self.targets.pictures[:2])
+        self.parity = check_parity(graph, self.network, student, self.alive, pictures)
         repair_(graph, student, self.alive, self.targets, settings, refit=settings.repair)
         if on_repaired is not None:
             self.rate_factor = self.team.agree(on_repaired(student), self.device)
         self.network, self.phase = student, "recover"
         self.start_stretch()
-
-    def _parity(self, student: nn.Module) -> Parity:
-        pictures = self.targets.pictures[:2]
-        crops = pictures[:, :, :PARITY_PX, :PARITY_PX]
-        try:
-            with torch.no_grad():
-                self.teacher.network(crops[:1])
-        except RuntimeError:  # its layers shrink the crop to nothing, or have a fixed size
-            crops = pictures
-        return check_parity(self.teacher.graph, self.network, student, self.alive, crops)
 
     def _landing(self) -> Alive:
         """Channels to keep at the cut: those alive, less what a target or a budget still asks for.
@@ -350,10 +352,9 @@ class Run:
         for module in self.network.modules():
             if isinstance(module, (ActivationQuantizer, WeightQuantizer, OutputQuantizer)):
                 module.settle()
-        graph = self.teacher.graph
         assert self.parity is not None
-        share = graph.macs(self.alive) / graph.macs(graph.all_alive())
-        return Slimmed(self.network.eval(), self.alive, self.parity, share, self.curve, self.notes)
+        share, frozen = self.rung().macs_share, self.teacher.graph.frozen
+        return Slimmed(self.network.eval(), self.alive, self.parity, share, self.curve, self.notes, frozen)
 
     def state_dict(self) -> dict[str, Any]:
         return {

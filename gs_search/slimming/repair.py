@@ -156,7 +156,7 @@ def repair_(
 
     def fit(name: str, layer: SlimLayer, x: Tensor) -> None:
         x = _quantize(graph, name, layer, x, settings)
-        if layer.num_inputs == 0 or not refit:
+        if layer.num_inputs == 0 or not refit or not layer.plain:
             return
         keep = torch.as_tensor(graph.kept(alive, name, "out", graph.layers[name].outputs), device=x.device)
         wanted = targets.outputs[name].to(x.device)[:, keep].float()
@@ -262,6 +262,8 @@ def _squares(rows: Tensor) -> Tensor:
 
 def _instance_normed(graph: ChannelGraph, student: nn.Module, name: str) -> bool:
     """Whether norms that subtract each channel's own mean follow, so that a bias would change nothing."""
+    if name in graph.centred:
+        return True
     for group in graph.groups.values():
         if any(s.module == name and s.role == "out" for s in group.slots):
             following = [student.get_submodule(s.module) for s in group.slots if s.role == "norm"]

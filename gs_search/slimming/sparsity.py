@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gs_search.errors import ConfigError
 from gs_search.settings import GROUPS, SlimmingSettings
-from gs_search.slimming.channels import Alive, ChannelGraph, ChannelGroup
+from gs_search.slimming.channels import Alive, ChannelGraph, ChannelGroup, tensor_of
 from gs_search.slimming.layers import SlimGroupNorm, norms
 
 __all__ = [
@@ -192,6 +192,11 @@ def mask_(graph: ChannelGraph, network: nn.Module, alive: Alive) -> None:
             scale[dead] = 0.0
             if shift is not None:
                 shift[dead] = 0.0
+        for slot in group.slots:
+            if slot.axis is not None:
+                dead = torch.as_tensor(slot.positions[~alive[name][slot.channels]])
+                tensor = tensor_of(network, slot.module)
+                tensor.index_fill_(slot.axis, dead.to(tensor.device), 0)
     _mask_group_norms(graph, network, alive)
 
 

@@ -20,23 +20,34 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
+from gs_search.measure.size import packed_bytes
 from gs_search.networks import Architecture, build, read_tensors
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.extract import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
 from gs_search.slimming.layers import (
-    NORMS,
     SlimGroupNorm,
     SlimLayer,
+    is_norm,
     norm_width,
     norms,
     output_module,
     slim_layers,
     slimmable,
+    unowned,
 )
 from gs_search.slimming.outputs import OUTPUT_BITS, OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 
-__all__ = ["StudentLayer", "load_student", "pack", "pack_codes", "save_student", "unpack_codes"]
+__all__ = [
+    "StudentLayer",
+    "load_student",
+    "pack",
+    "pack_codes",
+    "save_student",
+    "stored_bits",
+    "stored_bytes",
+    "unpack_codes",
+]
 
 FORMAT = "gs-search student 1"
 
@@ -108,18 +119,29 @@ def pack(student: nn.Module) -> tuple[dict[str, Tensor], list[StudentLayer]]:
         own = {}
         if isinstance(module, ChannelConstant):
             own = {"shift": module.shift}
-        elif isinstance(module, NORMS):
+        elif is_norm(module):
             own = {n: t for n, t in module.state_dict().items() if "." not in n and t.is_floating_point()}
         tensors |= {f"{name}.{key}": value.detach().float() for key, value in own.items()}
     tensors |= {name: tensor.detach() for name, tensor in _rest(student).items()}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, layers
 
 
+def stored_bytes(student: nn.Module) -> int:
+    """Bytes of all tensors that ``save_student`` writes."""
+    return packed_bytes(pack(student)[0])
+
+
+def stored_bits(student: nn.Module) -> float:
+    """Stored bits for each weight, bias, scale and shift of a student, ranges of quantizers not counted as numbers."""
+    quantizers = (ActivationQuantizer, WeightQuantizer, OutputQuantizer)
+    ranges = {id(p) for m in student.modules() if isinstance(m, quantizers) for p in m.parameters()}
+    return 8 * stored_bytes(student) / max(1, sum(p.numel() for p in student.parameters() if id(p) not in ranges))
+
+
 def _rest(student: nn.Module) -> dict[str, Tensor]:
-    """What no layer, norm or vanished block owns: slopes of PReLUs, weights of layers that are not slimmed."""
-    owned = [name for name, m in student.named_modules() if isinstance(m, (SlimLayer, *NORMS, ChannelConstant))]
-    prefixes = tuple(f"{name}." for name in owned)
-    return {name: tensor for name, tensor in student.state_dict().items() if not name.startswith(prefixes)}
+    """What no layer, norm or vanished block owns: slopes of PReLUs, tensors that are not slimmed."""
+    vanished = tuple(f"{n}." for n, m in student.named_modules() if isinstance(m, ChannelConstant))
+    return {name: tensor for name, tensor in unowned(student).items() if not name.startswith(vanished)}
 
 
 def save_student(path: Path, student: nn.Module, architecture: Architecture | None, **notes: str) -> dict[str, Tensor]:

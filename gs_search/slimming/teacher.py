@@ -20,12 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import DataError, UnsupportedNetwork
+from gs_search.slimming.adoption import plain_copy
 from gs_search.slimming.channels import Alive, ChannelGraph
 from gs_search.slimming.importance import Scaling, group_factors, rescale_, stiff_groups, taylor_scores, weight_scores
-from gs_search.slimming.layers import SlimLayer, slim_layers, slimmable
+from gs_search.slimming.layers import SlimLayer, SlimLinear, slim_layers, slimmable
 from gs_search.slimming.tracing import trace
 
 __all__ = ["Batch", "Lessons", "Teacher", "record_features"]
+
+
+MOST_FROZEN = 0.5
+"""Share of frozen multiply-adds above which a generator is refused."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Teacher:
     """
 
     def __init__(self, generator: nn.Module, image_px: int) -> None:
-        self.network = slimmable(generator).eval()
+        self.notes: list[str] = []
+        """What was changed to make the generator slimmable and must be said, one line each."""
+        self.network = slimmable(generator, self.notes).eval()
         self.image_px = image_px
         self.graph: ChannelGraph = trace(self.network, image_px)
         self.network.requires_grad_(False)
@@ -65,6 +72,24 @@ class Teacher:
         self.taps = _taps(self.graph, self.network)
         self._stiff: frozenset[str] | None = None
         self._scores: dict[str, dict[str, Tensor]] = {}
+
+    @property
+    def frozen_share(self) -> float:
+        """Share of the multiply-adds that nothing can lessen for want of knowledge, see ``graph.frozen``."""
+        return sum(part.macs_share for part in self.graph.frozen)
+
+    def check_frozen(self) -> None:
+        """Refuse a generator most of which would not be slimmed.
+
+        Raises:
+            UnsupportedNetwork: more than half of the multiply-adds are frozen; the message names the largest part.
+        """
+        if self.frozen_share > MOST_FROZEN:
+            largest = max(self.graph.frozen, key=lambda part: part.macs_share)
+            raise UnsupportedNetwork(
+                f"{self.frozen_share:.0%} of the generator's multiply-adds cannot be slimmed, most in {largest} "
+                "(allow_frozen=True slims the rest)"
+            )
 
     def to(self, device: torch.device | str) -> Teacher:
         self.network.to(device)
@@ -225,7 +250,7 @@ def _check_same(generator: nn.Module, network: nn.Module, picture: Tensor) -> No
 
     Those that change a skip connection are put back in place.
     """
-    original = copy.deepcopy(generator).eval()
+    original = plain_copy(generator)[0].eval()
     wanted = original(picture.clone())
 
     def same() -> bool:
@@ -254,6 +279,8 @@ def _taps(graph: ChannelGraph, network: nn.Module) -> tuple[str, ...]:
     for name in graph.layers:
         sources = [g for g in graph.groups.values() if any(s.module == name and s.role == "in" for s in g.slots)]
         gated = any(layers[s.module].gate is not None for g in sources for s in g.slots if s.role == "out")
+        if graph.costs is not None and isinstance(layers[name], SlimLinear):  # tokens, not places of a picture
+            continue
         if sources and not gated and not any(group.block for group in sources):
             taps.append(name)
     return tuple(taps)

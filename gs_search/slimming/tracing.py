@@ -1,33 +1,44 @@
 """Reading a network: what its layers cost, which of their channels are coupled, where gates are needed.
 
-One forward pass tells sizes; the dependency graph is torch-pruning's (Fang et al., CVPR 2023).
+One forward pass tells sizes. The dependency graph is torch-pruning's (Fang et al., CVPR 2023) where it carries
+through, else the package's own (``axes``).
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gs_search.errors import UnsupportedNetwork
-from gs_search.networks.resnet import ResidualBlock
 from gs_search.settings import GROUPS
-from gs_search.slimming.channels import FVCORE_PER_PIXEL, FVCORE_PER_VALUE, ChannelGraph, ChannelGroup, Layer, Slot
+from gs_search.slimming.axis_graph import follow
+from gs_search.slimming.channels import (
+    ChannelGraph,
+    Layer,
+)
 from gs_search.slimming.layers import (
-    NORMS,
+    Norm,
     SlimConvTranspose2d,
     SlimLayer,
     SlimLinear,
+    is_norm,
     norm_width,
-    norms,
     output_module,
     slim_layers,
+    unowned,
 )
+from gs_search.slimming.proving import (
+    COUNT_TOLERANCE,
+    add_gates_,
+    check_count,
+    count_products,
+    faults,
+    slow_attention,
+)
+from gs_search.slimming.pruning_library import library_graph
 
 __all__ = ["trace"]
 
@@ -36,7 +47,11 @@ PASSED = {"ReluBackward0", "ReflectionPad2DBackward0", "ReplicationPad2DBackward
 
 
 def trace(network: nn.Module, image_px: int) -> ChannelGraph:
-    """Trace a slimmable network once at ``image_px`` and add the gates that it needs.
+    """Trace a slimmable network at ``image_px`` and add the gates that it needs.
+
+    Networks of known layers alone are traced by the graph library. Where it does not carry through, or a cut by its
+    groups would not be exact, or something multiplies besides the layers, the channels are followed axis by axis
+    (``axes``); groups that then still cannot be cut exactly keep their channels, and are named in ``frozen``.
 
     Raises:
         UnsupportedNetwork: no convolutions, or the graph cannot be traced; the message names the layer.
@@ -47,39 +62,41 @@ def trace(network: nn.Module, image_px: int) -> ChannelGraph:
     device = next(network.parameters()).device
     picture = torch.zeros(1, 3, image_px, image_px, device=device)
     flags = [p.requires_grad for p in network.parameters()]
-    network.requires_grad_(True)  # both look at autograd's graph
+    network.requires_grad_(True)  # the library and the sizes look at autograd's graph
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), slow_attention():
             sizes = _sizes(network, picture)
             described = _describe(layers, sizes)
-            coupled, resizes = _coupled(network, layers, picture, described)
-        groups = {group.name: group for group in coupled}
+            graph = (
+                library_graph(network, picture, described, sizes.norm_area, sizes.feeds, sizes.centred)
+                if _all_known(network, sizes)
+                else None
+            )
     finally:
         for parameter, flag in zip(network.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
-    normed = sizes.normed
-    for group in groups.values():
-        for slot in group.slots:
-            if slot.role == "out" and slot.module not in normed and layers[slot.module].gate is None:
-                layers[slot.module].add_gate()
-    members: dict[tuple[str, str], list[tuple[str, Slot]]] = {}
-    for group in groups.values():
-        for slot in group.slots:
-            members.setdefault((slot.module, slot.role), []).append((group.name, slot))
-    scaled = {name: module for name, module in norms(network).items() if name in sizes.norm_area}
-    each = {n: next(v for kind, v in FVCORE_PER_VALUE.items() if isinstance(m, kind)) for n, m in scaled.items()}
-    norm_macs = {name: each[name] * sizes.norm_area[name] for name in scaled}
-    norm_widths = {name: norm_width(module) for name, module in scaled.items()}
-    return ChannelGraph(
-        groups=groups,
-        layers=described,
-        norm_macs=norm_macs,
-        norm_widths=norm_widths,
-        resizes=resizes,
-        feeds=sizes.feeds,
-        centred=frozenset(sizes.centred),
-        _members=members,
-    )
+    counted = count_products(network, image_px)
+    if graph is not None:
+        exact = abs(graph.products(graph.all_alive()) - counted) <= COUNT_TOLERANCE * counted
+        if exact and not faults(graph, network, sizes.normed, image_px):
+            add_gates_(graph, network, sizes.normed)
+            return graph
+    with slow_attention():
+        followed = follow(network, picture, described, sizes.feeds)
+    graph = followed.graph(followed.groups, {})
+    wrong = faults(graph, network, followed.normed, image_px)
+    graph = followed.graph([name for name in followed.groups if name not in wrong], wrong)
+    check_count(graph, counted, graph.all_alive(), "generator")
+    add_gates_(graph, network, followed.normed)
+    return graph
+
+
+def _all_known(network: nn.Module, sizes: _Sizes) -> bool:
+    """Whether every tensor belongs to a layer, norm or PReLU that runs, and every layer reads as its kind does."""
+    if any(name not in sizes.area or not layer.plain for name, layer in slim_layers(network).items()):
+        return False
+    slopes = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, nn.PReLU))
+    return all(name.startswith(slopes) for name in unowned(network))
 
 
 class _Sizes:
@@ -88,6 +105,9 @@ class _Sizes:
     def __init__(self) -> None:
         self.order: list[str] = []
         self.area: dict[str, tuple[int, int]] = {}
+        """Layer to the places of its input and its output, at its first use."""
+        self.total: dict[str, list[int]] = {}
+        """The same over all uses."""
         self.uses: dict[str, int] = {}
         self.norm_area: dict[str, int] = {}
         self.normed: set[str] = set()
@@ -108,17 +128,20 @@ def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
 
     def after_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         name = names[module]
-        if name not in seen.area:
-            seen.order.append(name)
         linear = isinstance(module, SlimLinear)
         places = [t.numel() // t.shape[-1 if linear else 1] for t in (inputs[0], output)]
-        seen.area[name] = (places[0], places[1])
+        if name not in seen.area:
+            seen.order.append(name)
+            seen.area[name] = (places[0], places[1])
+        before = seen.total.get(name, [0, 0])
+        seen.total[name] = [before[0] + places[0], before[1] + places[1]]
         seen.uses[name] = seen.uses.get(name, 0) + 1
         seen.producer[id(output)] = name
         seen.held.append(output)  # so that no later tensor gets the same id
 
     def after_norm(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.norm_area[names[module]] = output.shape[-2] * output.shape[-1]
+        area = output.numel() // norm_width(cast(Norm, module))
+        seen.norm_area[names[module]] = seen.norm_area.get(names[module], 0) + area
         if id(inputs[0]) in seen.producer:
             feeds_norm[seen.producer[id(inputs[0])]] = module
 
@@ -131,7 +154,7 @@ def _sizes(network: nn.Module, picture: Tensor) -> _Sizes:
             handles.append(module.register_forward_pre_hook(before))
         if isinstance(module, SlimLayer):
             handles.append(module.register_forward_hook(after_layer))
-        elif isinstance(module, NORMS):
+        elif is_norm(module):
             handles.append(module.register_forward_hook(after_norm))
     for name in slim_layers(network):
 
@@ -217,7 +240,7 @@ def _describe(layers: Mapping[str, SlimLayer], sizes: _Sizes) -> dict[str, Layer
     previous = GROUPS[0]
     for index, name in enumerate(sizes.order):
         module = layers[name]
-        area_in, area_out = sizes.area[name]
+        area_out = sizes.area[name][1]
         if index == 0 or index == len(sizes.order) - 1:
             group = GROUPS[0] if index == 0 else GROUPS[-1]
         elif maps.get(name, 0) <= 1 < smallest:
@@ -230,7 +253,7 @@ def _describe(layers: Mapping[str, SlimLayer], sizes: _Sizes) -> dict[str, Layer
         inputs, outputs, groups = module.num_inputs, module.num_outputs, module.num_groups
         depthwise = groups > 1 and groups == inputs == outputs
         kernel = 1 if isinstance(module, SlimLinear) else module.kernel_size[0] * module.kernel_size[1]
-        area = (area_in if isinstance(module, SlimConvTranspose2d) else area_out) * sizes.uses[name]
+        area = sizes.total[name][0 if isinstance(module, SlimConvTranspose2d) else 1]
         described[name] = Layer(
             name=name,
             group=group,
@@ -240,108 +263,3 @@ def _describe(layers: Mapping[str, SlimLayer], sizes: _Sizes) -> dict[str, Layer
             depthwise=depthwise,
         )
     return described
-
-
-def _coupled(
-    network: nn.Module, layers: Mapping[str, SlimLayer], picture: Tensor, described: Mapping[str, Layer]
-) -> tuple[list[ChannelGroup], dict[str, tuple[float, int]]]:
-    """All groups; and every enlargement's count for one channel, with its channels."""
-    import torch_pruning
-
-    graph = torch_pruning.DependencyGraph()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph.build_dependency(network, example_inputs=picture, verbose=False)
-    except Exception as error:  # the library raises whatever the network's own forward or its tracing raise
-        raise UnsupportedNetwork(f"the generator's channels cannot be traced: {error}") from None
-    names = {module: name for name, module in network.named_modules()}
-    order = list(described)
-    resizes: dict[str, tuple[float, int]] = {}
-    for node in graph.module2node.values():
-        each = FVCORE_PER_PIXEL.get(type(node.grad_fn).__name__)
-        if each is not None:
-            resizes[node.name] = (
-                each * math.prod(node.grad_fn._saved_output_size),
-                node.grad_fn._saved_self_sym_sizes[1],
-            )
-    groups, written = [], set()
-    for root in order:
-        if root in written or layers[root].num_groups > 1:
-            continue
-        prune = graph.get_pruner_of_module(layers[root]).prune_out_channels
-        try:
-            found = graph.get_pruning_group(layers[root], prune, list(range(described[root].outputs)))
-        except Exception as error:
-            raise UnsupportedNetwork(f"layer {root}: the channels that it writes cannot be traced: {error}") from None
-        slots: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-        foreign = False
-        for item in found:
-            module = item.dep.target.module
-            if isinstance(module, nn.Parameter):
-                foreign = True
-            if item.dep.target.name in resizes:
-                slots.setdefault((item.dep.target.name, "resize"), (list(item.idxs), list(item.root_idxs)))
-            if module not in names or not isinstance(module, nn.Module):
-                continue
-            name = names[module]
-            if name in layers:
-                roles = ["out"] if graph.is_out_channel_pruning_fn(item.dep.handler) else ["in"]
-                if described[name].depthwise:
-                    roles = ["out", "in"]
-                elif layers[name].num_groups > 1:
-                    foreign = True  # grouped, but not depthwise: keeps its widths
-            elif isinstance(module, NORMS):
-                roles = ["norm"]
-            elif isinstance(module, nn.PReLU):
-                if module.num_parameters == 1:
-                    continue
-                roles = ["slope"]
-            elif any(True for _ in module.parameters(recurse=False)):
-                foreign = True  # a layer with weights that we do not know how to slice
-                continue
-            else:
-                continue
-            for role in roles:
-                if max(item.idxs, default=0) >= _width(module, role):
-                    foreign = True  # channels are rearranged on the way (PixelShuffle), which the library gets wrong
-                positions, channels = slots.setdefault((name, role), ([], []))
-                if not set(item.idxs) <= set(positions):
-                    positions.extend(item.idxs)
-                    channels.extend(item.root_idxs)
-        writers = [name for name, role in slots if role == "out" and not described[name].depthwise]
-        written.update(writers)
-        readers = [name for name, role in slots if role == "in" and not described[name].depthwise]
-        if foreign or not readers:  # nothing reads them: the picture itself
-            continue
-        block = _residual_block(network, writers)
-        groups.append(
-            ChannelGroup(
-                name=root,
-                size=described[root].outputs,
-                slots=tuple(
-                    Slot(name, role, np.asarray(positions), np.asarray(channels))
-                    for (name, role), (positions, channels) in slots.items()
-                ),
-                layers=described[root].group,
-                inner=len(writers) == 1,
-                block=block,
-            )
-        )
-    return groups, resizes
-
-
-def _width(module: Any, role: str) -> int:
-    if isinstance(module, SlimLayer):
-        return module.num_outputs if role == "out" else module.num_inputs
-    return int(module.num_parameters) if isinstance(module, nn.PReLU) else norm_width(module)
-
-
-def _residual_block(network: nn.Module, writers: list[str]) -> str | None:
-    """Name of the residual block whose first convolution is the only writer."""
-    if len(writers) != 1:
-        return None
-    name = writers[0].rpartition(".branch.")[0]
-    if name and isinstance(network.get_submodule(name), ResidualBlock) and writers[0] == f"{name}.branch.1":
-        return name
-    return None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gs_search.errors import TrialFailed
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming.adversary import Adversary, mean_of
-from gs_search.slimming.channels import Alive
+from gs_search.slimming.channels import Alive, ChannelGraph, tensor_of
 from gs_search.slimming.distillation import Distillation
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.layers import norms, slim_layers
@@ -109,7 +109,7 @@ class Training:
             teacher, scaling, alive, settings, extracted=not sparsity, perceptual=perceptual, team=team
         ).to(self.device)
         self._player = team.replica(_Player(network, self.distillation.maps))
-        weights, scales, ranges = _split(network)
+        weights, scales, ranges = _split(network, teacher.graph)
         self._rates = (
             settings.learning_rate * rate_factor,
             settings.scale_learning_rate * rate_factor,
@@ -261,10 +261,14 @@ class _Player(nn.Module):
         return cast(Tensor, self.network(pictures))
 
 
-def _split(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+def _split(
+    network: nn.Module, graph: ChannelGraph
+) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Weights (with biases and shifts), prunable scales, ranges of quantizers."""
     scales = [norm.weight for norm in norms(network).values()]
     scales += [layer.gate for layer in slim_layers(network).values() if layer.gate is not None]
+    own = {slot.module for group in graph.groups.values() for slot in group.slots if slot.role == "scale"}
+    scales += [cast(nn.Parameter, tensor_of(network, name)) for name in sorted(own)]
     learned = (ActivationQuantizer, WeightQuantizer, OutputQuantizer)
     ranges = [m.change for m in network.modules() if isinstance(m, learned)]
     special = {id(p) for p in (*scales, *ranges)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -115,19 +116,16 @@ class _Between(nn.Module):
     ("between", "said"),
     [
         (torch.sigmoid, "differ .* a function before that layer does not keep zeros"),
-        (lambda x: x.softmax(dim=1), "mixes channels"),
+        (lambda x: x.softmax(dim=1), "softmax in the generator runs over channels"),
         (lambda x: x.view(len(x), 8, 32, 32), "does not run .* its code names a number of channels"),
         (lambda x: x + torch.linspace(-1, 1, 8).view(1, 8, 1, 1), "adds a tensor that no layer writes"),
     ],
     ids=["sigmoid", "softmax", "view", "buffer"],
 )
-def test_what_cannot_be_cut_is_refused_with_the_reason(between: Callable[[Tensor], Tensor], said: str) -> None:
+def test_what_cannot_be_cut_is_kept_and_named_with_the_reason(between: Callable[[Tensor], Tensor], said: str) -> None:
     teacher = Teacher(_Between(between), 32)
-    network, _ = teacher.student("raw")
-    alive = teacher.graph.all_alive()
-    alive["first"][::2] = False
-    mask_(teacher.graph, network, alive)
-    student = extract(teacher.graph, network, alive)
-    with pytest.raises(UnsupportedNetwork, match=said) as caught:
-        check_parity(teacher.graph, network, student, alive, torch.rand(1, 3, 32, 32) * 2 - 1)
-    assert "\n" not in str(caught.value)
+    assert not teacher.graph.groups
+    assert [part.name for part in teacher.graph.frozen] == ["first", "second"] and teacher.frozen_share == 1.0
+    assert all(re.search(said, part.reason) and "\n" not in part.reason for part in teacher.graph.frozen)
+    with pytest.raises(UnsupportedNetwork, match=f"100% .*{said}"):
+        teacher.check_frozen()
