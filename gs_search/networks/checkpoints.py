@@ -163,6 +163,9 @@ def fill(found: Recognised) -> nn.Module:
                 f"{where}: tensor {found.name(name)} is {describe_shape(tensor)}, this architecture needs "
                 f"{describe_shape(needed)}"
             )
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = "no values (device meta)" if tensor.is_meta else "a sparse tensor"
+            raise CheckpointError(f"{where}: tensor {found.name(name)} holds {kind}; give plain float weights")
         if not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise CheckpointError(

@@ -69,16 +69,18 @@ def _unpickled(path: Path) -> object:
             with _plain_classes(), path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|Unsupported class|global:?)\s+(?:GLOBAL\s+)?([\w.]+\.\w+)", str(error))
-        if named or "Unsupported" in str(error) or "weights_only" in str(error):
-            what = f" ({named[1]})" if named else ""
+        named = re.search(r"(?:GLOBAL|[Uu]nsupported class)\s+([\w.]+)", str(error))
+        if named:
             raise CheckpointError(
-                f"{path}: refused, because opening it would run code stored in it, or needs classes of its own{what}; "
-                f"where it comes from, {SAVE}"
+                f"{path}: refused, because opening it would run code stored in it, or needs classes of its own "
+                f"({named[1]}); where it comes from, {SAVE}"
             ) from None
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint ({_brief(error)})") from None
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint of tensors alone, or damaged; {SAVE}") from None
+    except RuntimeError as error:
+        if "magic number" in str(error):
+            raise CheckpointError(f"{path}: a pickle that torch.save has not written; {SAVE}") from None
+        raise CheckpointError(f"{path}: damaged or truncated checkpoint ({_brief(error)}); fetch it again") from None
     except (
-        RuntimeError,
         EOFError,
         OSError,
         ValueError,

@@ -101,7 +101,8 @@ def _study_lines(path: Path, generator: dict[str, Any]) -> str:
     if generator["key"]:
         lines.append(f"  key: {_yaml(generator['key'])}")
     if generator["both_norms"]:
-        lines.append("  norm: batch  # or instance, with which the reference test scripts paint")
+        other = "instance, with which the reference test scripts paint" if described["norm"] == "batch" else "batch"
+        lines.append(f"  norm: {described['norm']}  # or {other}")
     if any(note.startswith("padding:") for note in generator["notes"]):
         lines.append("  padding: reflect  # or replicate")
     if any(note.startswith("align_corners:") for note in generator["notes"]):

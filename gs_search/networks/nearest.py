@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from gs_search.networks.architectures import ARCHITECTURES
@@ -13,6 +14,9 @@ from gs_search.networks.recognised import Tensors, describe_shape
 __all__ = ["OWN", "describe_unknown"]
 
 OWN = "a network of one's own: README, As a library"
+
+COMPUTED = re.compile(r"\.(weight_(orig|g|v|u)|parametrizations\.weight\.\w+)$")
+"""Names that PyTorch's reparametrizations give to what a weight is computed from."""
 
 SHOWN = 3
 """Names of a file that a message shows."""
@@ -30,6 +34,12 @@ def describe_unknown(path: Path, groups: Groups) -> str:
     last = list(convs.values())[-1]
     if last.shape[0] == 1 and next(iter(convs.values())).shape[-1] == 4:
         return f"{where}: holds a discriminator (PatchGAN), not a generator; {known}"
+    computed = [name for name in tensors if COMPUTED.search(name)]
+    if computed:
+        return (
+            f"{where}: weights that are computed from others ({computed[0]}), by spectral_norm or weight_norm; take "
+            "that off with remove_spectral_norm, remove_weight_norm or remove_parametrizations, and save anew"
+        )
     examples = {layout.architecture: layout.example() for layout in LAYOUTS}
     scores = {name: _likeness(tensors, example) for name, example in examples.items()}
     nearest = max(scores, key=lambda name: scores[name])

@@ -105,12 +105,22 @@ def settle_norm(found: Recognised, normed: Iterable[str], choice: Choice, *, def
     tensors, places, part = found.part.tensors, found.modules, found.part
     normed = list(normed)
     scaled = [ours for ours in normed if f"{places[ours]}.weight" in tensors]
+    bare = [ours for ours in normed if all(f"{places[ours]}.{name}" in tensors for name in STATISTICS)]
     tracked = [ours for ours in scaled if all(f"{places[ours]}.{name}" in tensors for name in STATISTICS)]
     # A norm's convolution stands right before it, and in the file it has the index before.
     biased = any(f"{place[: -len(index)]}{int(index) - 1}.bias" in tensors for place, index in _indexed(places, normed))
-    # InstanceNorm without scales never used its statistics, which files of PyTorch 0.3 hold.
     norm = "batch" if 2 * len(tracked) > len(normed) else "instance"
     found.both_norms = norm == "batch"
+    if not scaled and len(bare) == len(normed):
+        # In files of PyTorch 0.3 any InstanceNorm has statistics, and none used them.
+        found.both_norms = True
+        if choice.norm == "batch":
+            norm = "batch"
+        elif choice.norm == "auto":
+            found.notes.append(
+                "norm: instance, although the file has running statistics: without scales they are left by "
+                "InstanceNorm, which did not use them; norm: batch normalises with them"
+            )
     if norm == "instance" and not scaled and not biased:
         norm = "none"
         if choice.norm == "instance":
@@ -122,7 +132,7 @@ def settle_norm(found: Recognised, normed: Iterable[str], choice: Choice, *, def
             )
     if choice.norm == "batch" and norm != "batch":
         raise wrong_choice(part, "norm says batch", "the file has no running statistics, so that it is instance")
-    if norm == "batch":
+    if norm == "batch" and scaled:
         if choice.norm == "instance":
             norm = "instance"
         elif choice.norm == "auto":

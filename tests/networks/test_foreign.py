@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,20 @@ def test_batch_norms_of_the_one_picture_as_the_reference_test_scripts_have_them(
     assert (running.norm, picture.norm) == ("batch", "instance")
     found = inspect_file(path)["generators"][0]
     assert found["both_norms"] and "norm: batch  # or instance" in found["study"]
+
+
+def test_running_statistics_without_scales_may_be_used(tmp_path: Path) -> None:
+    """InstanceNorm with tracked statistics uses them in evaluation since PyTorch 0.4; before, it never did."""
+    reference = settled(Resnet())
+    for module in list(reference.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.InstanceNorm2d):
+                setattr(module, name, nn.InstanceNorm2d(child.num_features, track_running_stats=True))
+    reference = settled(reference)
+    torch.save(reference.state_dict(), tmp_path / "net.pth")
+    assert_paints(tmp_path / "net.pth", reference, norm="batch")
+    assert_paints(tmp_path / "net.pth", reference.train())
+    assert "norm: instance  # or batch" in inspect_file(tmp_path / "net.pth")["generators"][0]["study"]
 
 
 @pytest.mark.parametrize("make", [Resnet, Unet, lambda **more: Resnet(ways="cut", **more)])
@@ -242,6 +257,14 @@ def write_archive(*names: str) -> Callable[[Path], None]:
     return write
 
 
+def write_spectral(path: Path) -> None:
+    network = Resnet()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.utils.parametrizations.spectral_norm(module)
+    torch.save(network.state_dict(), path)
+
+
 def write_cut(path: Path) -> None:
     torch.save(Resnet().state_dict(), path)
     path.write_bytes(path.read_bytes()[:9000])
@@ -281,6 +304,9 @@ REFUSED: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: path.write_bytes(bytes(range(129, 256)) * 40), "is no checkpoint known here"),
     (lambda path: path.write_bytes(b""), "is empty"),
     (lambda path: path.mkdir(), "is a folder"),
+    (write_spectral, r"weights that are computed from others \(model.1.parametrizations.weight.original\)"),
+    (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 2)), "a pickle that torch.save has not written"),
+    (spoilt(lambda s: s.update({"model.4.weight": s["model.4.weight"].to("meta")})), "model.4.weight holds no values"),
     (write_cut, "damaged or truncated"),
     (write_cut_safetensors, "not a complete safetensors file"),
     (lambda path: torch.save(nn.Conv2d(3, 3, 3), path), r"needs classes of its own .*Conv2d"),
