@@ -39,7 +39,7 @@ from gs_search.slimming.rates import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.teacher import Lessons, Teacher
 from gs_search.slimming.training import RealPictures
-from gs_search.system.machine import cores
+from gs_search.system.machine import cores, forget_peak, peak_own_mb
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -145,7 +145,10 @@ def prepare(
     untouched = describe(validation)
     flops = count_flops(generator.cpu(), config.image_px)
     params = sum(p.numel() for p in generator.parameters())
+    preparation_mb = peak_own_mb()
+    forget_peak()
     harm = harm_of_rates(teacher, settings, lessons, seed=config.seed)
+    trial_mb = peak_own_mb()
     kept = ", ".join(f"x {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm)
     log(f"what {HARMLESS_STEPS} steps leave of the teacher, by learning rates: {kept}")
     folder.write_json(
@@ -171,6 +174,8 @@ def prepare(
             "learning_rate_harm": harm,
             "precision": precision.to_json(),
             "gpu_memory": _gpu_memory(device),
+            # Main memory. The steps of ``harm_of_rates``, on the whole teacher, take what no student's exceed.
+            "memory": {"trial_mb": round(trial_mb, 1), "preparation_mb": round(max(preparation_mb, trial_mb), 1)},
         },
     )
 

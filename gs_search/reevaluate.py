@@ -18,6 +18,8 @@ from gs_search.repeats import place_of, repeat_is_there, seed_of
 from gs_search.runfolder import RunFolder
 from gs_search.search.cluster import plan_workers, worker_environment
 from gs_search.search.progress import duration
+from gs_search.search.room import fitted
+from gs_search.system.machine import memory
 from gs_search.workers import answers
 
 if TYPE_CHECKING:
@@ -61,8 +63,9 @@ def reevaluate(
         before = len(numbers) * seeds - len(jobs)
         if not jobs:
             return {"run": 0, "before": before, "failed": 0}
-        memory = folder.read_json(folder.baselines).get("gpu_memory")
-        environments = _environments(config, config.workers if workers is None else workers, memory)[: len(jobs)]
+        prepared = folder.read_json(folder.baselines)
+        environments = _environments(config, config.workers if workers is None else workers, prepared, note)
+        environments = environments[: len(jobs)]
         there = f"; {before} are there" if before else ""
         note(f"{len(jobs)} trainings to go, {len(environments)} at once{there}")
         started, failed = time.monotonic(), 0
@@ -99,11 +102,13 @@ def _told(answer: Mapping[str, Any] | None, problem: str) -> str:
     return f"fid {answer['fid']:.2f}, {answer['first']:.2f} in the search"
 
 
-def _environments(config: StudyConfig, workers: int | str, memory: Any) -> list[dict[str, str]]:
-    """One environment for each process; where there are GPUs, these take turns.
+def _environments(
+    config: StudyConfig, workers: int | str, prepared: Mapping[str, Any], note: Callable[[str], None]
+) -> list[dict[str, str]]:
+    """One environment for each process that memory has room for; where there are GPUs, these take turns.
 
     Args:
-        memory: of a GPU, as ``Plan.packed`` wants it.
+        prepared: ``baselines.json``.
     """
     gpus: list[str] = []
     if config.device != "cpu":
@@ -112,7 +117,10 @@ def _environments(config: StudyConfig, workers: int | str, memory: Any) -> list[
         if torch.cuda.is_available():
             named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             gpus = named or [str(index) for index in range(torch.cuda.device_count())]
-    plan = plan_workers(workers, config.device, len(gpus)).packed(memory)
+    plan = plan_workers(workers, config.device, len(gpus)).packed(prepared.get("gpu_memory"))
+    plan, line = fitted(plan, prepared.get("memory"), memory())
+    if line is not None:
+        note(line)
     with worker_environment(plan.device if gpus else "cpu"):
         base = dict(os.environ)
     mine = [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {} for i in range(plan.workers)]

@@ -92,6 +92,7 @@ def test_a_checkpoint_and_photos_are_judged_by_the_teachers_own_pictures(tmp_pat
     baselines = json.loads((folder.teacher / "baselines.json").read_text())
     assert baselines["protocol"]["reference_kind"] == "teacher"
     assert baselines["protocol"]["reference_pictures"] == 6
+    assert 100 < baselines["memory"]["trial_mb"] <= baselines["memory"]["preparation_mb"]
     assert baselines["teacher"]["fid"] < baselines["input"]["fid"]
     assert ground.real(0) is None
     with torch.no_grad():

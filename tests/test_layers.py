@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "yamlfile": {"errors"},
     "lock": {"errors"},
-    "cache": set(),
+    "cache": {"errors"},
     "remote": {"cache", "errors", "lock"},
     "interruption": set(),
     "templates": set(),
@@ -50,8 +50,8 @@ MAY_IMPORT = {
     "measure": {"errors", "data"},
 }
 TOP = {
-    "__main__", "cli", "cluster", "dashboard", "export", "front_picture", "front_table", "groundwork", "newstudy",
-    "phone", "preflight", "reevaluate", "report", "retrain", "search", "status", "status_view", "trial",
+    "__main__", "cli", "cluster", "dashboard", "export", "front_picture", "front_table", "groundwork", "info",
+    "newstudy", "phone", "preflight", "reevaluate", "report", "retrain", "search", "status", "status_view", "trial",
 }  # fmt: skip
 DECISIONS = {
     "errors",

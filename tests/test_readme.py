@@ -186,7 +186,7 @@ def test_verbs_are_those_of_the_command_line() -> None:
     for name, command in cli.commands.items():
         arguments = " ".join(p.metavar or "" for p in command.params if isinstance(p, click.Argument))
         options = {p.opts[0] for p in command.params if isinstance(p, click.Option)} - SHARED_OPTIONS
-        expected[f"`gs-search {name} {arguments}`"] = (command.get_short_help_str(limit=200), options)
+        expected[f"`{f'gs-search {name} {arguments}'.strip()}`"] = (command.get_short_help_str(limit=200), options)
     told = {verb: (text, set(re.findall(r"`(--[a-z-]+)`", options))) for verb, text, options in table("verb")}
     assert told == expected
 

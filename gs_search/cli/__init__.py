@@ -11,6 +11,7 @@ import click
 from gs_search import __version__
 from gs_search.cli.choosing import pick
 from gs_search.cli.conventions import INTERRUPTED, Options, print_error
+from gs_search.cli.info import info
 from gs_search.cli.inspecting import inspect
 from gs_search.cli.looking import front, report, status
 from gs_search.cli.phoning import phone
@@ -40,6 +41,7 @@ VERBS = (
     report,
     dashboard,
     rebuild,
+    info,
 )
 """In the order in which people need them, and in which ``--help`` lists them."""
 

@@ -21,7 +21,7 @@ from gs_search.search.head import lost_head
 from gs_search.system.machine import cores
 
 __all__ = [
-    "Plan", "casualty", "cores", "local_ray", "obituary", "plan_workers", "scratch_folder", "sweep_scratch",
+    "Plan", "casualty", "local_ray", "obituary", "plan_workers", "scratch_folder", "sweep_scratch",
     "worker_environment",
 ]  # fmt: skip
 
@@ -98,6 +98,17 @@ class Plan:
         resources = {**self.resources, "gpu": 1.0 / per_gpu}
         return Plan(per_gpu * self.gpus, self.device, self.gpus, auto=True, cores=self.cores, resources=resources)
 
+    def smaller(self, workers: int) -> Plan:
+        """The plan with fewer processes, each with what it has in this one."""
+        return self._changed(workers, self.resources)
+
+    def asking(self, more: Mapping[str, float]) -> Plan:
+        """The plan whose processes ask Ray for more resources."""
+        return self._changed(self.workers, {**self.resources, **more})
+
+    def _changed(self, workers: int, resources: Mapping[str, float]) -> Plan:
+        return Plan(workers, self.device, self.gpus, auto=self.auto, cores=self.cores, resources=resources)
+
 
 def plan_workers(workers: int | str, device: str, gpus: int) -> Plan:
     """Settle ``auto``: a process a GPU where the study runs on GPUs (``Plan.packed`` may add), else one a core.
@@ -142,6 +153,8 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
     """Run Ray on this machine for the length of a study; one that this process has started stays as it is."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # Under `uv run` Ray would start every worker through uv again; they are to run in this process's environment.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Without a token of its own Ray would write one into the home folder.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if "ray" not in sys.modules:

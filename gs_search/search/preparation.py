@@ -94,6 +94,10 @@ class Preparation:
             raise self._error
         if code != 0:
             silent = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                from gs_search.search.room import killed_by_memory
+
+                raise GsSearchError(f"{self._purpose} failed: {silent}, {killed_by_memory()}")
             last = (self._stderr.strip().splitlines() or [silent])[-1]
             raise GsSearchError(f"{self._purpose} failed: {last}")
         return True

@@ -30,6 +30,7 @@ from gs_search.search.head import last_words
 from gs_search.search.keeper import StoreKeeper
 from gs_search.search.preparation import Preparation
 from gs_search.search.progress import Progress
+from gs_search.search.room import planned, require_memory
 from gs_search.search.standing import Baselines, standing
 from gs_search.search.warm_start import warm_start
 
@@ -216,6 +217,7 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
         run.keeper.wait_for_store(note, interrupted)
         prepared: Preparation | PreparationElsewhere | None = None
         if run.address is None:
+            require_memory()
             prepared = Preparation(path, prepare_function, retrain=retrain, note=note)
         try:
             with (
@@ -300,7 +302,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     prepared = run.folder.read_json(run.folder.baselines)
     if precision := prepared.get("precision"):
         run.folder.decided({"precision": precision["precision"]})
-    plan = cluster.plan.packed(prepared.get("gpu_memory"))
+    plan = planned(cluster.plan, prepared, run.config.resources if cluster.told else None, run.progress.note)
     baselines = Baselines.read(run.folder)
     ends = None if run.deadline is None else time.time() + run.deadline - time.monotonic()
     where = standing(run.database, baselines, run.total, plan.workers, ends=ends)

@@ -9,14 +9,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gs_search.system.control_group import core_quota, memory_limits
 
 __all__ = [
-    "INSTRUCTIONS", "VNNI", "Gpu", "Memory", "cores", "gpus", "instructions", "memory", "native_bf16",
-    "peak_resident_mb", "processor_name", "shared_memory_mb",
+    "INSTRUCTIONS", "VNNI", "Gpu", "Memory", "cores", "forget_peak", "gpus", "instructions", "memory", "native_bf16",
+    "peak_own_mb", "peak_resident_mb", "processor_name", "shared_memory_mb",
 ]  # fmt: skip
 
 INSTRUCTIONS = (
@@ -119,6 +120,20 @@ def peak_resident_mb() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def peak_own_mb(proc: Path = Path("/proc")) -> float:
+    """As ``peak_resident_mb``, without the pages of files, which processes share and the kernel can take back."""
+    sizes = {name: value.split()[0] for name, value in _entries(proc / "self/status") if value.endswith(" kB")}
+    if "VmHWM" not in sizes:
+        return peak_resident_mb()
+    return (int(sizes["VmHWM"]) - int(sizes.get("RssFile", 0))) * 1024 / 1e6
+
+
+def forget_peak(proc: Path = Path("/proc")) -> None:
+    """Have ``peak_own_mb`` begin anew with what is in memory now, where the system can."""
+    with suppress(OSError):
+        (proc / "self/clear_refs").write_text("5")
 
 
 @dataclass(frozen=True)
