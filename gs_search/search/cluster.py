@@ -153,6 +153,10 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
     """Run Ray on this machine for the length of a study; one that this process has started stays as it is."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    try:
+        Path.home()
+    except RuntimeError:  # Ray asks for it, and a user id without an entry has none
+        os.environ["HOME"] = str(scratch)
     # Under `uv run` Ray would start every worker through uv again; they are to run in this process's environment.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Without a token of its own Ray would write one into the home folder.
