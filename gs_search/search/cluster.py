@@ -144,8 +144,10 @@ def sweep_scratch() -> None:
 
 
 def _scratch_root() -> Path:
-    root = Path(tempfile.gettempdir())
-    return root if len(str(root)) <= LONGEST_SCRATCH else Path("/tmp")
+    """``RAY_TMPDIR`` or the folder for temporary files, the first that is short enough; else ``/tmp``."""
+    wanted = (os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir())
+    short = (Path(place) for place in wanted if place and len(place) <= LONGEST_SCRATCH)
+    return next((place for place in short if place.is_dir() and os.access(place, os.W_OK)), Path("/tmp"))
 
 
 @contextmanager

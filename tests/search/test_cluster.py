@@ -93,3 +93,14 @@ def test_ray_gets_a_short_path_where_the_temporary_folder_is_deep(
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     with scratch_folder() as scratch:
         assert len(str(scratch)) < 40
+
+
+def test_ray_tmpdir_is_followed_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /tmp is full."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cluster, "LONGEST_SCRATCH", 1000)
+    for wanted, root in ((tmp_path / "ray", tmp_path / "ray"), (tmp_path / "nowhere", tmp_path)):
+        monkeypatch.setenv("RAY_TMPDIR", str(wanted))
+        with scratch_folder() as scratch:
+            assert scratch.parent == root
