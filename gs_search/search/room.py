@@ -6,13 +6,14 @@ smaller instead: Ray would count what the machine has, not what other processes 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gs_search.errors import BadInput
 from gs_search.search.cluster import Plan
 from gs_search.search.nodes import able, fits
-from gs_search.system.machine import Memory, memory
+from gs_search.system.machine import Memory, memory, shared_memory_mb
 
 if TYPE_CHECKING:
     from gs_search.config import ResourcesConfig
@@ -107,10 +108,12 @@ def fitted_to_nodes(
 
 
 def require_memory(free: Memory | None = None) -> None:
-    """Raise BadInput where there is too little memory for any study, before anything is made."""
+    """Raise BadInput where there is too little memory for any study, or none to share, before anything is made."""
     free = free or memory()
     if free is not None and free.available_mb < LEAST_MB:
         raise BadInput(f"memory: {_there(free)}, and the smallest study takes {_gb(LEAST_MB)}; {REMEDY}")
+    if sys.platform == "linux" and shared_memory_mb() is None:  # a small one will do: Ray then takes its folder
+        raise BadInput("/dev/shm: is missing or cannot be written to, and Ray needs it; mount a tmpfs there")
 
 
 def killed_by_memory(free: Memory | None = None) -> str:

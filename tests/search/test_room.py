@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from gs_search.errors import BadInput
+from gs_search.search import room
 from gs_search.search.cluster import Plan
 from gs_search.search.room import LEAST_MB, fitted, fitted_to_nodes, killed_by_memory, require_memory
 from gs_search.system.machine import Memory
@@ -77,3 +80,10 @@ def test_too_little_for_any_study() -> None:
 
 def test_a_killed_process_is_told_of_with_what_is_free() -> None:
     assert "0.2 GB are free" in killed_by_memory(_free(200.0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /dev/shm")
+def test_no_memory_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "shared_memory_mb", lambda: None)
+    with pytest.raises(BadInput, match="mount a tmpfs there"):
+        require_memory(_free(8_000.0))
