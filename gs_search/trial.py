@@ -33,12 +33,11 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.latency import latency_ms
 from gs_search.measure.psnr import psnr
-from gs_search.measure.size import packed_mb
 from gs_search.settings import Point, settings_from_point
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.recipe import Slimmed, slim_in_rungs
 from gs_search.slimming.repair import RepairTargets, record_targets
-from gs_search.slimming.student import load_student, pack, save_student
+from gs_search.slimming.student import load_student, save_student, student_mb
 
 if TYPE_CHECKING:
     from gs_search.config import StudyConfig
@@ -221,7 +220,7 @@ def _run(
             "step": rung.step,
             "psnr_to_teacher": found["psnr"] if rung.step == 0 else look(rung.network),
             "gflops": count_flops(rung.network, config.image_px).macs / 1e9,
-            "size_mb": packed_mb(pack(rung.network)[0]),
+            "size_mb": student_mb(rung.network, ground.architecture),
             "seconds": round(time.monotonic() - clock, 3),
         }
         notes["rungs"] = [*notes.get("rungs", []), report]
@@ -233,8 +232,9 @@ def _run(
             raise
     notes = slimmed.notes
     log(f"trained; {slimmed.macs_share:.3f} of the multiply-adds")
-    tensors = save_student(place / "student.safetensors", slimmed.network, ground.architecture)
-    student = load_student(place / "student.safetensors").to(ground.device)
+    file = place / "student.safetensors"
+    save_student(file, slimmed.network, ground.architecture)
+    student = load_student(file).to(ground.device)
     painted = paint(student, ground.validation)
     if not torch.isfinite(painted).all():
         raise TrialFailed("nan", "the student paints pictures that are not numbers")
@@ -255,7 +255,7 @@ def _run(
         "point": dict(point),
         "key": config.space.key(point),
         "seed": seed,
-        "objectives": {"fid": fid, "gflops": flops.macs / 1e9, "size_mb": packed_mb(tensors)},
+        "objectives": {"fid": fid, "gflops": flops.macs / 1e9, "size_mb": file.stat().st_size / 1e6},
         "kid": kernel_distance(features, ground.reference.features).full,
         "psnr_to_teacher": psnr(painted, ground.validation_outputs),
         "psnr_before_training": notes["psnr"],

@@ -25,8 +25,7 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.latency import latency_ms
 from gs_search.measure.psnr import psnr
-from gs_search.measure.size import packed_mb
-from gs_search.slimming.student import load_student, pack
+from gs_search.slimming.student import load_student, student_mb
 from gs_search.trial import layer_rows
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def measured(student: nn.Module, ground: Groundwork, config: StudyConfig) -> dic
     flops = count_flops(student, config.image_px)
     return {
         "gflops": flops.macs / 1e9,
-        "size_mb": packed_mb(pack(student)[0]),
+        "size_mb": student_mb(student, ground.architecture),
         "macs": flops.macs,
         "macs_paper": flops.macs_paper,
         "params": sum(p.numel() for p in student.parameters()),

@@ -1,27 +1,25 @@
 """The small network as a file: every weight packed at its bit-width, and nothing else.
 
-A student is a ``.safetensors`` of packed tensors whose bytes are the ``size_mb`` of a trial: codes of ``b`` bits an
-element, one float32 step for each output channel, float32 norms and biases; of a student that was trained on a
-device's grid also a step and a code of zero for each channel that is rounded. Its metadata say how to build the
-network again; loading gives the same codes, steps and pictures to the last bit.
+A student is a ``.safetensors`` whose length is the ``size_mb`` of a trial: codes of ``b`` bits an element, one float32
+step for each output channel, float32 norms and biases; of a student that was trained on a device's grid also a step
+and a code of zero for each channel that is rounded. Its description says how to build the network again; loading
+gives the same codes, steps and pictures to the last bit.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
 from gs_search.measure.size import packed_bytes
-from gs_search.networks import Architecture, build, read_tensors
+from gs_search.networks import Architecture, build
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.extract import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
 from gs_search.slimming.layers import (
@@ -37,6 +35,7 @@ from gs_search.slimming.layers import (
 )
 from gs_search.slimming.outputs import OUTPUT_BITS, OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
+from gs_search.slimming.student_file import decode, encode
 
 __all__ = [
     "StudentLayer",
@@ -46,10 +45,9 @@ __all__ = [
     "save_student",
     "stored_bits",
     "stored_bytes",
+    "student_mb",
     "unpack_codes",
 ]
-
-FORMAT = "gs-search student 1"
 
 
 @dataclass(frozen=True)
@@ -149,10 +147,27 @@ def save_student(path: Path, student: nn.Module, architecture: Architecture | No
 
     Args:
         architecture: of the teacher; None for a generator of one's own, which ``load_student`` then must be given.
-        notes: further text metadata.
+        notes: further text for the description.
     """
+    tensors, described = _described(student, architecture)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(encode(tensors, {**described, **notes}))
+    temporary.replace(path)
+    return tensors
+
+
+def student_mb(student: nn.Module, architecture: Architecture | None) -> float:
+    """The objective: the length of the file that ``save_student`` would write, in 10^6 bytes."""
+    return len(encode(*_described(student, architecture))) / 1e6
+
+
+def _described(student: nn.Module, architecture: Architecture | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Packed tensors of a student, and how to build it again."""
     tensors, layers = pack(student)
-    described: dict[str, Any] = {"format": FORMAT, "layers": [asdict(layer) for layer in layers], **notes}
+    rows = [asdict(layer) for layer in layers]
+    # By columns, which compress better.
+    columns = {field.name: [row[field.name] for row in rows] for field in fields(StudentLayer)}
+    described: dict[str, Any] = {"layers": columns}
     uneven = {name: norm.sizes for name, norm in norms(student).items() if isinstance(norm, SlimGroupNorm)}
     if uneven:
         described["norm_groups"] = uneven
@@ -161,12 +176,7 @@ def save_student(path: Path, student: nn.Module, architecture: Architecture | No
         described["in_place"] = in_place  # where a network relies on it, see ``teacher``
     if architecture is not None:
         described["architecture"] = architecture.to_json()
-    # One key, because safetensors writes several in no fixed order, and equal students are to be equal files.
-    metadata = {"student": json.dumps(described)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(save(tensors, metadata))
-    temporary.replace(path)
-    return tensors
+    return tensors, described
 
 
 def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
@@ -180,21 +190,14 @@ def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
         CheckpointError: not a student, damaged, or of another generator.
     """
     path = Path(path)
-    tensors, metadata = read_tensors(path)
-    try:
-        described = json.loads(metadata.get("student", "{}"))
-    except ValueError:
-        described = None
-    found = described.get("format") if isinstance(described, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: not a student of this version (format {found!r})")
+    tensors, described = decode(path)
     if generator is None:
         if "architecture" not in described:
             raise CheckpointError(f"{path}: a student of a generator of one's own; pass that generator too")
         generator = build(Architecture.from_json(described["architecture"]))
     student = slimmable(generator)
     try:
-        layers = [StudentLayer(**fields) for fields in described["layers"]]
+        layers = [StudentLayer(**row) for row in _rows(described["layers"])]
         _collapse(student, tensors)
         for layer in layers:
             _fill_layer(cast(Any, student.get_submodule(layer.name)), layer, tensors)
@@ -215,6 +218,13 @@ def load_student(path: Path, generator: nn.Module | None = None) -> nn.Module:
         brief = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: does not fit its generator or is damaged ({brief})") from None
     return student.eval().requires_grad_(False)
+
+
+def _rows(layers: Any) -> list[dict[str, Any]]:
+    """Descriptions of layers: columns, or rows in files of the first format."""
+    if isinstance(layers, list):
+        return layers
+    return [dict(zip(layers, row, strict=True)) for row in zip(*layers.values(), strict=True)]
 
 
 def _collapse(student: nn.Module, tensors: dict[str, Tensor]) -> None:

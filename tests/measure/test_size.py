@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from gs_search.measure.size import packed_bytes, packed_mb
+from gs_search.measure.size import packed_bytes
 
 
 def test_every_tensor_counts_as_it_is_stored() -> None:
@@ -14,5 +14,4 @@ def test_every_tensor_counts_as_it_is_stored() -> None:
         "view": torch.zeros(100)[::10],  # the elements, not the storage behind them
     }
     assert packed_bytes(tensors) == 5 + 12 + 8 + 28 + 40
-    assert packed_mb(tensors) == 93e-6
     assert packed_bytes({}) == 0

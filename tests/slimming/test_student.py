@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from gs_search.errors import CheckpointError
-from gs_search.networks import Architecture, build
+from gs_search.networks import Architecture, build, load_generator
 from gs_search.settings import SlimmingSettings
 from gs_search.slimming import Teacher, load_student, record_targets, save_student, slim
 from gs_search.slimming.extract import extract
 from gs_search.slimming.layers import SlimGroupNorm, output_module, slim_layers
 from gs_search.slimming.repair import attach_quantizers
 from gs_search.slimming.sparsity import mask_
-from gs_search.slimming.student import pack_codes, unpack_codes
+from gs_search.slimming.student import pack_codes, student_mb, unpack_codes
+from gs_search.slimming.student_file import decode, encode
 
 from .lessons import RandomLessons, random_teacher
 from .test_channels import BITS, OWN, Depthwise, Skips, Transposed, random_alive, randomised
@@ -149,12 +150,17 @@ def entries(described: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, 
             yield from entries(value, (*place, key))
 
 
+def _by_hand(file: Path, content: bytes) -> None:
+    save_file({"packed": torch.tensor(list(content), dtype=torch.uint8)}, file, {"student": "gs-search student 2"})
+
+
 def test_damaged_descriptions_are_refused_in_one_line(tmp_path: Path) -> None:
     generator, file = randomised(Depthwise), tmp_path / "s.safetensors"
-    tensors = save_student(file, random_students(Teacher(generator, 32), BITS, 1)[0], None)
-    with safe_open(file, "pt") as opened:
-        described = json.loads(opened.metadata()["student"])
-    texts = ["x", "[]", "null", "1", '{"format": "gs-search student 1"}']
+    save_student(file, random_students(Teacher(generator, 32), BITS, 1)[0], None)
+    described = decode(file)[1]
+    opened = zlib.decompressobj()
+    described["tensors"] = json.loads(opened.decompress(load_file(file)["packed"].numpy()))["tensors"]
+    texts = ["x", "[]", "null", "1", "{}", json.dumps(described)[:-1]]
     for place in entries(described):
         for value in (None, "x", 1000, [], {}):
             changed = copy.deepcopy(described)
@@ -165,7 +171,7 @@ def test_damaged_descriptions_are_refused_in_one_line(tmp_path: Path) -> None:
             texts.append(json.dumps(changed))
     refused = 0
     for text in texts[:: 1 + len(texts) // 150]:
-        save_file(tensors, file, {"student": text})
+        _by_hand(file, zlib.compress(text.encode()) + opened.unused_data)
         try:
             load_student(file, generator)
         except CheckpointError as error:
@@ -177,10 +183,9 @@ def test_damaged_descriptions_are_refused_in_one_line(tmp_path: Path) -> None:
 def test_tensors_of_another_shape_are_refused_in_one_line(tmp_path: Path) -> None:
     generator, file = randomised(Depthwise), tmp_path / "s.safetensors"
     tensors = save_student(file, random_students(Teacher(generator, 32), BITS, 1)[0], None)
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
+    described = decode(file)[1]
     for name in tensors:
-        save_file({**tensors, name: torch.cat([tensors[name], tensors[name], tensors[name]])}, file, metadata)
+        file.write_bytes(encode({**tensors, name: torch.cat([tensors[name]] * 3)}, described))
         with pytest.raises(CheckpointError, match="does not fit") as caught:
             load_student(file, generator)
         assert str(file) in str(caught.value) and "\n" not in str(caught.value)
@@ -200,16 +205,64 @@ def test_a_truncated_student_is_refused(file: Path) -> None:
 
 
 def test_a_student_with_a_missing_tensor_is_refused(file: Path) -> None:
-    with safe_open(file, "pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        metadata = opened.metadata()
+    tensors, described = decode(file)
     del tensors["stem.2.bias"]
-    save_file(tensors, file, metadata)
+    file.write_bytes(encode(tensors, described))
     with pytest.raises(CheckpointError, match="does not fit"):
         load_student(file)
+
+
+def test_content_that_does_not_fit_its_description_is_refused(file: Path) -> None:
+    blob = load_file(file)["packed"].numpy().tobytes()
+    description = zlib.compress(json.dumps({"tensors": []}).encode())
+    for content, told in {
+        blob[:-1]: "cut off", blob + b"x": "1 bytes are left over", blob[:100]: "no end", b"": "no end",
+        b"x" + blob: "incorrect header", description: "pass that generator",
+        zlib.compress(bytes(1 << 25)): "no end",
+    }.items():  # fmt: skip
+        _by_hand(file, content)
+        with pytest.raises(CheckpointError, match=told):
+            load_student(file)
+
+
+def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
+    """A tensor each, and rows of layers; as every version wrote them before."""
+    file = tmp_path / "s.safetensors"
+    for architecture in ARCHITECTURES:
+        for student in random_students(Teacher(randomised(lambda: build(architecture)), 32), BITS, 1):  # noqa: B023
+            tensors = save_student(file, student, architecture)
+            described = decode(file)[1]
+            columns = described["layers"]
+            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            described |= {"format": "gs-search student 1", "layers": rows}
+            save_file(tensors, file, {"student": json.dumps(described)})
+            assert_same(load_student(file), student)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_small_student_is_hardly_more_than_its_weights(bits: int, tmp_path: Path) -> None:
+    """10,000 parameters in twelve layers; what the file says of them is at most a tenth."""
+    architecture, file = Architecture("cyclegan_resnet", 3, 3), tmp_path / "s.safetensors"
+    teacher = Teacher(randomised(lambda: build(architecture)), 32)
+    network, _ = teacher.student("raw")
+    settings = SlimmingSettings(weight_bits=bits, activation_bits=8)
+    attach_quantizers(teacher.graph, network, settings, torch.rand(2, 3, 32, 32) * 2 - 1)
+    tensors = save_student(file, network, architecture)
+    assert 9_000 < sum(layer.weight.numel() for layer in slim_layers(network).values()) < 11_000
+    packed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert packed < file.stat().st_size <= 1.1 * packed
+    assert student_mb(network, architecture) == file.stat().st_size / 1e6
 
 
 def test_other_files_are_refused(file: Path, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors", {"x": json.dumps(1)})
     with pytest.raises(CheckpointError, match="not a student"):
         load_student(tmp_path / "other.safetensors")
+    save_file({"packed": torch.zeros(2)}, tmp_path / "later.safetensors", {"student": "gs-search student 3"})
+    with pytest.raises(CheckpointError, match="of this version .format .gs-search student 3"):
+        load_student(tmp_path / "later.safetensors")
+
+
+def test_a_student_is_no_teacher(file: Path) -> None:
+    with pytest.raises(CheckpointError, match="a student that gs-search has slimmed"):
+        load_generator(file)
