@@ -151,7 +151,13 @@ def _proof(entry: Mapping[str, Any]) -> list[str]:
     layers = proof["layers"]
     worst = max(layers, key=lambda layer: layer["differing"])
     exceptions = f"; float: {', '.join(graph['exceptions'])}" if graph["exceptions"] else ""
-    if "unsigned" in graph:
+    if graph.get("saturating"):
+        lines = [
+            f"- For processors with VNNI instructions: weights of {len(graph['saturating'])} convolutions are signed, "
+            "and their sums saturate on other x86 processors. There, open it with the session option "
+            '`session.x64quantprecision = "1"`, or export without `--vnni`.'
+        ]
+    elif "unsigned" in graph:
         signed = graph["integer"] - len(graph["unsigned"])
         lines = [
             "- The same on every x86 processor, with VNNI instructions or without, in a plain session without options: "

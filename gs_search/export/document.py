@@ -36,7 +36,9 @@ LOSS_DB = 1.0
 
 def file_stem(study: str, kind: str, fid: float, gflops: float, mb: float) -> str:
     """A file's name without its suffix, which tells the result: ``zebra@fid61.3_gflops4.9_mb1.8``."""
-    what = {"onnx-float": "-float", "executorch-float": "-float", "packed": "-packed"}.get(kind, "")
+    what = {"onnx-float": "-float", "onnx-vnni": "-vnni", "executorch-float": "-float", "packed": "-packed"}.get(
+        kind, ""
+    )
     return f"{study}{what}@fid{fid:.1f}_gflops{_two_digits(gflops)}_mb{_two_digits(mb)}"
 
 
@@ -63,7 +65,7 @@ def problems_of(entry: Mapping[str, Any]) -> list[str]:
                 f"{graph['integer']} of {graph['expected']} convolutions run in whole numbers; "
                 f"float: {', '.join(graph['floats']) or 'none'}"
             )
-        if graph["saturating"]:
+        if graph["saturating"] and not graph["vnni"]:
             found.append(
                 f"sums of signed weights may saturate on x86 processors without VNNI: {', '.join(graph['saturating'])}"
             )

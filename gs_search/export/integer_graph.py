@@ -34,18 +34,24 @@ NARROW = 4
 """Widest bits that are stored two in a byte."""
 
 
-def integer_graph(model: ModelProto, layers: list[IntegerLayer], outputs: Mapping[str, OutputGrid]) -> ModelProto:
+def integer_graph(
+    model: ModelProto, layers: list[IntegerLayer], outputs: Mapping[str, OutputGrid], vnni: bool = False
+) -> ModelProto:
     """Return the graph in which ``layers`` are integer convolutions.
 
     Args:
         model: the float graph of the lowered network, in sub-pixel form; is left as it was.
         outputs: grid of every layer's output that is not ``Roles.direct``.
+        vnni: store all weights signed, for processors on which sums do not saturate.
     """
-    return _Writer(model, layers, outputs).write()
+    return _Writer(model, layers, outputs, vnni).write()
 
 
 class _Writer:
-    def __init__(self, model: ModelProto, layers: list[IntegerLayer], outputs: Mapping[str, OutputGrid]) -> None:
+    def __init__(
+        self, model: ModelProto, layers: list[IntegerLayer], outputs: Mapping[str, OutputGrid], vnni: bool
+    ) -> None:
+        self.vnni = vnni
         self.model = ModelProto()
         self.model.CopyFrom(model)
         self.graph, self.outputs = Wiring(self.model, layers), outputs
@@ -183,7 +189,7 @@ class _Writer:
         bits before they multiply, on every processor.
         """
         name = layer.name
-        codes, unsigned = f"{name}.codes", layer.may_saturate
+        codes, unsigned = f"{name}.codes", layer.may_saturate and not self.vnni
         if layer.bits <= NARROW:
             self.tensors[codes] = helper.make_tensor(codes, TensorProto.INT4, layer.kernel.shape, layer.kernel.ravel())
             codes = self._add("Cast", [codes], f"{name}/wide", to=TensorProto.INT8)

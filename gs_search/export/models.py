@@ -54,6 +54,7 @@ def integer_model(
     multiple: int,
     image_px: int,
     tick: Callable[[int], None] = lambda done: None,
+    vnni: bool = False,
 ) -> IntegerModel:
     """The student in whole numbers.
 
@@ -62,6 +63,7 @@ def integer_model(
         multiple: divides the sides of all pictures that the student takes.
         image_px: side of the picture that it is traced with.
         tick: told how many pictures the calibration has looked at; it looks twice.
+        vnni: see ``integer_graph``.
 
     Raises:
         UnsupportedNetwork: torch cannot export the network, or it has no integer form.
@@ -81,7 +83,7 @@ def integer_model(
     moved = {tensor for layer in layers for tensor in (layer.weight_name, layer.weight_name[: -len("weight")] + "bias")}
     shifts = {layer.name: torch.from_numpy(layer.sums(outputs.get(layer.name)).shift) for layer in layers}
     return IntegerModel(
-        model=integer_graph(graph, layers, outputs),
+        model=integer_graph(graph, layers, outputs, vnni),
         reference=Reference(completed, {**grids, **outputs}, shifts),
         lowered=lowered,
         integer_tensors=frozenset(moved),

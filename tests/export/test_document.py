@@ -33,6 +33,7 @@ INTEGER: dict[str, Any] = {
             "operators": {"QLinearConv": 1},
             "unsigned": ["stem.1"],
             "saturating": [],
+            "vnni": False,
         },
         "layers": [LAYER],
         "tensors_missing": [],
@@ -147,3 +148,13 @@ def test_the_card_says_what_a_user_needs() -> None:
     assert "the ranges of 2 outputs" in text
     packed = card({**DOCUMENT, "files": [{**INTEGER, "format": "packed", "proof": {}}]})
     assert "load_student" in packed and "onnxruntime" not in packed
+
+
+def test_a_file_for_vnni_says_so() -> None:
+    document = copy.deepcopy(DOCUMENT) | {"files": [copy.deepcopy(INTEGER)]}
+    graph = document["files"][0]["proof"]["graph"]
+    assert "plain session without options" in card(document)
+    graph.update(unsigned=[], saturating=["stem.1"], vnni=True)
+    assert problems_of(document["files"][0]) == []
+    assert 'session.x64quantprecision = "1"' in card(document) and "plain session" not in card(document)
+    assert file_stem("zebra", "onnx-vnni", 61.34, 4.9, 1.8).startswith("zebra-vnni@")

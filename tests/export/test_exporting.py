@@ -72,6 +72,15 @@ def test_files_that_others_can_use(study: RunFolder, tmp_path: Path, capsys: pyt
     before = (study.exports / integer["file"]).read_bytes()
     assert main([*arguments[:3], "0", "--format", "onnx"]) == 0
     assert (study.exports / integer["file"]).read_bytes() == before, "the same student gives the same bytes"
+    instructions = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    if "vnni" not in instructions:
+        return  # the proof refuses such a file here
+    capsys.readouterr()
+    assert main([*arguments[:3], "0", "--format", "onnx", "--vnni", "--json", "--out", str(tmp_path / "vnni")]) == 0
+    (signed,) = json.loads(capsys.readouterr().out)["files"]
+    graph = signed["proof"]["graph"]
+    assert "-vnni@" in signed["file"] and graph["saturating"] == integer["proof"]["graph"]["unsigned"] != []
+    assert signed["fid"] == integer["fid"]
 
 
 def test_a_fixed_size(study: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
