@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.search_table [--points 160] [--weights] [--keep]
 
 Each point of a Sobol sequence over ``search_spaces/quickstart.yaml``, its ladder of start points first, is trained
-with two seeds, in the study of ``studies/quickstart.yaml`` with rungs at 0, 50 and 125 of its 250 steps: at each of
-them what a trial tells there, and at the end the objectives, with the processor seconds so far (one thread; other work
-on the machine lengthens the wall time only). Half a minute a row; a stopped run continues, also with more points.
+with two seeds, in the study of ``studies/quickstart.yaml`` as it was when the table was begun (``SETTINGS``: 250 steps
+with a discriminator, in bfloat16), with rungs at 0, 50 and 125 of them: at each of them what a trial tells there, and
+at the end the objectives, with the processor seconds so far (one thread; other work on the machine lengthens the wall
+time only). Half a minute a row; a stopped run continues, also with more points.
 ``--keep`` puts the rows into ``benchmarks/data/quickstart_trials.jsonl``, which is committed and read by
 ``benchmarks.search``. ``--weights`` is a table of its own, ``quickstart_weights.jsonl``: the same space with the
 paper's ``sparsity_weight`` in the place of ``target_gflops_ratio``, without start points, which name the latter.
@@ -37,6 +38,8 @@ SHRINK_BUDGETS = (0.05, 0.9)
 """``sparsity_weight``: from nearly nothing to nearly everything."""
 
 RUNGS = (50, 125)
+
+SETTINGS = {"steps": 250, "adversarial_weight": 1.0, "precision": "bf16"}
 
 SEEDS = 2
 
@@ -100,7 +103,8 @@ def study_config() -> Any:
 
     config = load_study(STUDY)
     stopping = config.stopping.model_copy(update={"rungs": RUNGS})
-    return config.model_copy(update={"stopping": stopping, "device": "cpu"})
+    settings = {**config.settings, **SETTINGS}
+    return config.model_copy(update={"stopping": stopping, "device": "cpu", "settings": settings})
 
 
 def prepare(folder: Path) -> None:

@@ -45,12 +45,29 @@ SEEDS = 2
 def main(out: Path, points: int, full: int, processes: int) -> None:
     rows = Rows(out, {"study": search_table.STUDY.name, "full": full})
     ask = cases(points)
-    search_table.prepare(out)
+    prepare(out)
     rows.measure(ask, functools.partial(measure, out, full), processes=processes)
     found = rows.of(ask)
     text = "\n".join([environment(study="quickstart", points=points, seeds=SEEDS, full=full), "", summary(found)])
     (out / "table.md").write_text(text + "\n", encoding="utf-8")
     click.echo(text)
+
+
+def prepare(folder: Path) -> None:
+    """Make the run folder that rows share."""
+    from gs_search.runfolder import RunFolder
+    from gs_search.trial import prepare as prepare_study
+
+    run = RunFolder(folder / "run")
+    run.create(study_config())
+    prepare_study(study_config(), run, lambda line: click.echo(line, err=True))
+
+
+def study_config() -> Any:
+    """The quickstart's study on the processor."""
+    from gs_search.config import load_study
+
+    return load_study(search_table.STUDY).model_copy(update={"device": "cpu"})
 
 
 def cases(points: int) -> list[Case]:
@@ -65,8 +82,7 @@ def measure(folder: Path, full: int, case: Case) -> dict[str, Any]:
     from gs_search.runfolder import RunFolder
     from gs_search.trial import run_trial
 
-    config, run = search_table.study_config(), RunFolder(folder / "run")
-    config = config.model_copy(update={"stopping": config.stopping.model_copy(update={"rungs": ()})})
+    config, run = study_config(), RunFolder(folder / "run")
     long = case["variant"] == FULL
     changes = {"adversarial_weight": 0.0, "steps": full} if long else VARIANTS[case["variant"]]
     point = {**search_table.points_of(config.space, case["point"] + 1)[-1], **changes}

@@ -244,7 +244,7 @@ def _finished(
         **costs,
         "parity": state["parity"],
         "steps": schedule.steps,
-        "precision": ground.settled(schedule.settings(trial["point"], config)).precision,
+        "precision": course.settings.precision,
         "schedule": {**schedule.to_json(), "epochs": schedule.steps * schedule.batch_size / len(ground.lessons)},
         "best_step": best["step"],
         "looks": looks,

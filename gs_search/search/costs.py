@@ -109,7 +109,8 @@ def preparation_seconds(config: StudyConfig, measured: Measured, costs: Costs) -
         measured: of ``probe.measure_preparation``.
     """
     more = {name: measured["wanted"][name] - count for name, count in measured["few"].items()}
-    each = measured["picture_seconds"]
+    each = dict(measured["picture_seconds"])
+    each["inception"] /= measured.get("cores", 1)  # which all of them share, see ``groundwork.prepare``
     seconds = measured["seconds"]
     seconds += more["views"] * (each["open"] + each["answer"]) + more["real"] * each["open"]
     seconds += more["val"] * (each["open"] + each["paint"] + 2 * each["inception"])

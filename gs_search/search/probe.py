@@ -32,6 +32,7 @@ from gs_search.slimming.rates import HARMLESS_STEPS
 from gs_search.slimming.recipe import TAYLOR_PICTURES
 from gs_search.slimming.student import load_student
 from gs_search.slimming.teacher import Batch, Lessons
+from gs_search.system.machine import cores
 from gs_search.trial import LOOK_PICTURES, run_trial
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
             "training_seconds": training,
             "training_steps": TEACHER_STEPS,
             "picture_seconds": each,
+            "cores": 1 if device_of(config).type == "cuda" else cores(),
             "harmless_steps": HARMLESS_STEPS,
             "paints_reference": ground.baselines["protocol"]["reference_kind"] == "teacher",
             "few": {**_counts(small), "views": few},
