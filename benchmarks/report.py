@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,16 @@ from pathlib import Path
 import click
 import torch
 
+from gs_search.system.machine import cores, instructions, processor_name
+
 __all__ = ["curves_paragraph", "environment", "mean_and_spread", "number", "publish", "table", "wrong_turns"]
 
 
 def environment(**facts: object) -> str:
-    """One paragraph: date, machine, versions, and ``facts`` such as pictures and seeds."""
+    """One paragraph: date, machine and its kind, versions, and ``facts`` such as pictures and seeds."""
     parts = [
         date.today().isoformat(),
-        f"{os.cpu_count()} cores of {_processor()}",
+        f"{cores()} cores of {processor_name()} ({', '.join(instructions()) or 'instructions unknown'})",
         f"Python {platform.python_version()}",
         f"torch {torch.__version__}",
         "one thread a process",
@@ -88,14 +89,3 @@ def curves_paragraph(turns: Mapping[str, Sequence[str]]) -> str:
     wrong = [f"- {name}: {'; '.join(found)}" for name, found in turns.items() if found]
     total = f"{len(turns) - len(wrong)} of {len(turns)} curves (means over seeds) are monotone, as theory says"
     return "\n".join([f"{total}; these are not:", "", *wrong]) if wrong else f"{total}."
-
-
-def _processor() -> str:
-    """The CPU's name: /proc/cpuinfo where there is one, else what Python knows."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
