@@ -127,6 +127,9 @@ MAKES = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "ran
 MAKES |= {"new_full", "new_empty", "empty_strided", "new_empty_strided", "bernoulli"}
 """Operations that take of a tensor its shape alone."""
 
+PRODUCTS = {"convolution", "mm", "bmm", "addmm", "baddbmm"}
+"""Operations that are counted even where they work on constants alone."""
+
 VIEWS = {
     "view",
     "_unsafe_view",
@@ -236,7 +239,7 @@ class AxisTrace(TorchDispatchMode):
             kind = "norm" if "batch_norm" in name or name == "native_group_norm" else "other"
             for tensor in known:
                 self._read(tensor, kind)
-        if not known or name in MAKES:
+        if (not known and name not in PRODUCTS) or name in MAKES:
             return out
         try:
             self._follow(name, func, given, known, outs, in_place)

@@ -92,6 +92,7 @@ class AxisGroups:
         sizes: dict[str, int] = {}
         notes: dict[str, list[str]] = {}
         kept: dict[str, float] = {}
+        owned: dict[tuple[str, str], list[str]] = {}
         for cost, counted, resolved in zip(trace.costs, each, costs, strict=True):
             lessened = any(parts for _, parts in resolved.factors)
             if cost.within and not lessened:
@@ -111,8 +112,10 @@ class AxisGroups:
             else:
                 axes = [axis for axis in trace.leaves[name].axes if len(axis) > 1]
                 reasons_of = [trace.atoms.reason(int(axis[0])) for axis in axes]
-                said = next((reason for reason in reasons_of if reason), "no known layer has it")
-            notes.setdefault(place, []).append(f"{name.rpartition('.')[2]}: {said}")
+                said = next((reason for reason in reasons_of if reason), "of no layer that is known")
+            owned.setdefault((place, said), []).append(name.rpartition(".")[2])
+        for (place, said), keys in owned.items():
+            notes.setdefault(place, []).append(f"{', '.join(keys)}: {said}")
 
         def why(name: str, layer: SlimLayer, axis: int) -> str:
             return self._why(name, layer, axis, reasons)

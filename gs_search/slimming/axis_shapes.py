@@ -204,6 +204,18 @@ def _shuffle(trace: AxisTrace, name: str, given: dict[str, Any], outs: list[Tens
     trace.set(outs[0], [*read[:-3], axis, None, None])
 
 
+def _channel_shuffle(trace: AxisTrace, name: str, given: dict[str, Any], outs: list[Tensor]) -> None:
+    """Channels in the same place of all groups live or die together, so that groups stay of one size."""
+    read, groups = list(trace.axes(given["self"])), given["groups"]
+    axis = read[1]
+    if isinstance(axis, np.ndarray):
+        rows = axis.reshape(groups, -1)
+        for row in rows[1:]:
+            trace.atoms.unite(rows[0], row)
+        read[1] = rows.T.flatten()
+    trace.set(outs[0], read)
+
+
 def _moved(trace: AxisTrace, name: str, given: dict[str, Any], outs: list[Tensor]) -> None:
     read = trace.axes(given["self"])
     for dim in given.get("dims") or range(len(read)):
@@ -221,5 +233,6 @@ SHAPES: dict[str, Rule] = {
     **dict.fromkeys(("cat", "stack"), _cat),
     **dict.fromkeys(("pixel_shuffle", "pixel_unshuffle"), _shuffle),
     **dict.fromkeys(("roll", "flip"), _moved),
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
     "glu": _glu,
 }

@@ -20,14 +20,19 @@ __all__ = ["add_gates_", "check_count", "count_products", "fault", "faults", "sm
 CROP_PX = 64
 """Side of the pictures on which masked and cut networks are compared (in double precision), where they take them."""
 
+MANY = 2e10
+"""Multiply-adds that take about as long as setting up torch's meta device."""
+
 COUNT_TOLERANCE = 1e-6
 """Relative difference of two counts of multiply-adds."""
 
 
-def count_products(network: nn.Module, image_px: int) -> float:
+def count_products(network: nn.Module, image_px: int, expected: float = 0.0) -> float:
     """Multiply-adds of one picture by torch's own counter: convolutions, matrix products, attention.
 
-    Nothing is computed where the network can run without data (on torch's meta device).
+    Args:
+        expected: about how many there are. Where they are many, and the network can run without data (on torch's meta
+            device, which takes a second to set up), nothing is computed.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,10 +43,12 @@ def count_products(network: nn.Module, image_px: int) -> float:
         return counter.get_total_flops() / 2
 
     still = copy.deepcopy(network).requires_grad_(False)  # the counter would hang itself on gradients
-    try:
-        return count(copy.deepcopy(still).to("meta"), "meta")
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, LookupError):  # its code looks at values
-        return count(still, next(network.parameters()).device)
+    if expected > MANY:
+        try:
+            return count(copy.deepcopy(still).to("meta"), "meta")
+        except (RuntimeError, NotImplementedError, ValueError, TypeError, LookupError):  # its code looks at values
+            pass
+    return count(still, next(network.parameters()).device)
 
 
 class slow_attention:  # noqa: N801  # a context manager
@@ -80,11 +87,26 @@ def add_gates_(graph: ChannelGraph, network: nn.Module, normed: Iterable[str]) -
 
 @torch.no_grad()
 def faults(graph: ChannelGraph, network: nn.Module, normed: Iterable[str], image_px: int) -> dict[str, str]:
-    """Groups that cannot lose channels as the graph says, with what happens; empty where all can."""
+    """Groups that cannot lose channels as the graph says, with what happens; empty where all can.
+
+    Raises:
+        UnsupportedNetwork: the network cannot even be copied and run as it is.
+    """
     picture = _picture(network, image_px)
     wrong: dict[str, str] = {}
     if fault(graph, network, normed, picture, graph.groups) is None:
         return wrong
+    whole = fault(graph, network, normed, picture, ())
+    if whole is not None and "does not run" not in whole:
+        raise UnsupportedNetwork(
+            "the generator gives another picture each time (random functions outside of nn.Dropout); make it "
+            "deterministic in evaluation mode"
+        )
+    if whole is not None:
+        raise UnsupportedNetwork(
+            f"the generator cannot be tried out in double precision: {whole.partition(': its code')[0]}; tensors and "
+            "modules must be attributes of its modules, not kept in lists or closures"
+        )
     sound: list[str] = []
     for name in graph.groups:
         found = fault(graph, network, normed, picture, [*sound, name])

@@ -81,7 +81,7 @@ class Slimmed:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all tensors that ``save_student`` writes."""
+        """Length of the file that ``save_student`` writes."""
         return stored_bytes(self.network)
 
     @property
@@ -318,7 +318,8 @@ class Run:
         self.alive = self.team.agree_on_masks(self._landing(), self.device)
         mask_(graph, self.network, self.alive)
         student = extract(graph, self.network, self.alive)
-        check_count(graph, count_products(student, self.teacher.image_px), self.alive, "student")
+        counted = count_products(student, self.teacher.image_px, graph.products(self.alive))
+        check_count(graph, counted, self.alive, "student")
         pictures = small_pictures(self.teacher.network, self.targets.pictures[:2])
         self.parity = check_parity(graph, self.network, student, self.alive, pictures)
         repair_(graph, student, self.alive, self.targets, settings, refit=settings.repair)

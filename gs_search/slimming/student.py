@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
-from gs_search.measure.size import packed_bytes
 from gs_search.networks import Architecture, build
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.extract import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
@@ -125,8 +124,8 @@ def pack(student: nn.Module) -> tuple[dict[str, Tensor], list[StudentLayer]]:
 
 
 def stored_bytes(student: nn.Module) -> int:
-    """Bytes of all tensors that ``save_student`` writes."""
-    return packed_bytes(pack(student)[0])
+    """Length of the file that ``save_student`` writes of a student of one's own generator."""
+    return len(encode(*_described(student, None)))
 
 
 def stored_bits(student: nn.Module) -> float:

@@ -24,6 +24,7 @@ from gs_search.slimming.adoption import plain_copy
 from gs_search.slimming.channels import Alive, ChannelGraph
 from gs_search.slimming.importance import Scaling, group_factors, rescale_, stiff_groups, taylor_scores, weight_scores
 from gs_search.slimming.layers import SlimLayer, SlimLinear, slim_layers, slimmable
+from gs_search.slimming.proving import small_pictures
 from gs_search.slimming.tracing import trace
 
 __all__ = ["Batch", "Lessons", "Teacher", "record_features"]
@@ -69,6 +70,7 @@ class Teacher:
         self.graph: ChannelGraph = trace(self.network, image_px)
         self.network.requires_grad_(False)
         _check_same(generator, self.network, _probe(self.network, image_px))
+        _check_pairs(self.network, _probe(self.network, image_px))
         self.taps = _taps(self.graph, self.network)
         self._stiff: frozenset[str] | None = None
         self._scores: dict[str, dict[str, Tensor]] = {}
@@ -270,6 +272,19 @@ def _check_same(generator: nn.Module, network: nn.Module, picture: Tensor) -> No
                 "the generator gives another picture each time, or changes when its layers are replaced (random "
                 "functions outside of nn.Dropout, hooks); make it deterministic in evaluation mode"
             )
+
+
+def _check_pairs(network: nn.Module, picture: Tensor) -> None:
+    """The generator must take several pictures at once, as training gives them."""
+    pictures = small_pictures(network, picture).repeat(2, 1, 1, 1)
+    try:
+        with torch.no_grad():
+            shape = network(pictures).shape
+    except Exception as error:  # whatever somebody's code raises
+        brief = " ".join(str(error).split())[:200]
+        raise UnsupportedNetwork(f"the generator takes one picture, but fails on two at once: {brief}") from None
+    if len(shape) != 4 or shape[0] != 2:
+        raise UnsupportedNetwork("the generator does not return a picture for each of two; it must keep them apart")
 
 
 def _taps(graph: ChannelGraph, network: nn.Module) -> tuple[str, ...]:

@@ -75,7 +75,8 @@ def trace(network: nn.Module, image_px: int) -> ChannelGraph:
     finally:
         for parameter, flag in zip(network.parameters(), flags, strict=True):
             parameter.requires_grad_(flag)
-    counted = count_products(network, image_px)
+    expected = sum(layer.macs_per_pair * layer.inputs * layer.outputs for layer in described.values())
+    counted = count_products(network, image_px, expected)
     if graph is not None:
         exact = abs(graph.products(graph.all_alive()) - counted) <= COUNT_TOLERANCE * counted
         if exact and not faults(graph, network, sizes.normed, image_px):

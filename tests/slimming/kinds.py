@@ -222,6 +222,33 @@ class Parts(nn.Module):
         return cast(Tensor, self.after(torch.cat([one, self.inner(other)], dim=1)))
 
 
+class Partial(nn.Conv2d):
+    """Divides by how much of the picture each place sees: a second convolution, of constants."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = F.conv2d(torch.ones(1, 1, *x.shape[2:]), torch.ones(1, 1, 3, 3), padding=1)
+        return self._conv_forward(x, self.weight, None) * (9 / seen) + cast(Tensor, self.bias).view(1, -1, 1, 1)
+
+
+class Windows(nn.Module):
+    """Swin's attention in windows of 4 x 4, with a learned table, widths named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out, self.after = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), conv(WIDTH, WIDTH)
+        self.table = nn.Parameter(torch.zeros(2, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        tokens = x.view(count, channels, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1)
+        tokens = tokens.reshape(-1, 16, channels)
+        qkv = self.qkv(tokens).reshape(len(tokens), 16, 3, 2, channels // 2).permute(2, 0, 3, 1, 4)
+        attention = (qkv[0] @ qkv[1].transpose(-2, -1) + self.table).softmax(dim=-1)
+        tokens = self.out((attention @ qkv[2]).transpose(1, 2).reshape(-1, 16, channels))
+        y = tokens.view(count, height // 4, width // 4, 4, 4, channels).permute(0, 5, 1, 3, 2, 4)
+        return cast(Tensor, self.after(x + y.reshape(x.shape)))
+
+
 class Shuffle(nn.Module):
     """Channel shuffle in two groups."""
 
@@ -548,6 +575,23 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "halves by slices": lambda: Around(Parts(fixed=False)),
     "halves by split": lambda: Around(Parts(fixed=True)),
     "channel shuffle": lambda: Around(Shuffle()),
+    "torch's channel shuffle": lambda: sequence(conv(WIDTH, WIDTH), nn.ChannelShuffle(2), conv(WIDTH, WIDTH)),
+    "partial convolution": lambda: sequence(Partial(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), conv(WIDTH, WIDTH)),
+    "windows": lambda: Around(Windows()),
+    "concatenated rectifiers": lambda: Around(
+        Function(lambda x: torch.relu(torch.cat([x, -x], dim=1))), after=2 * WIDTH
+    ),
+    "Haar": lambda: Around(
+        Function(
+            lambda x: (
+                torch.cat([x[:, :, ::2, ::2] + x[:, :, 1::2, 1::2], x[:, :, ::2, 1::2]], dim=1)
+                .repeat_interleave(2, dim=2)
+                .repeat_interleave(2, dim=3)
+            )
+        ),
+        after=2 * WIDTH,
+    ),
+    "one picture alone": lambda: Around(Function(lambda x: F.grid_sample(x, torch.zeros(1, 32, 32, 2)))),
     "pixel shuffle": lambda: nn.Sequential(
         conv(3, 8), nn.ReLU(), conv(8, 16, stride=2), nn.ReLU(), nn.PixelShuffle(2), conv(4, 8), nn.ReLU(), conv(8, 3)
     ),
