@@ -115,8 +115,8 @@ def usage(spans: Sequence[tuple[float, float]], workers: int) -> dict[str, float
 
 
 def _study(place: Path, trials: int, workers: int, sampler: str = "tpe") -> tuple[Any, Any]:
-    from gs_search.config import load_study
-    from gs_search.runfolder import RunFolder
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.study.config import load_study
 
     changes = {"trials": trials, "workers": workers, "device": "cpu", "sampler": sampler}
     config = load_study(STUDY).model_copy(update=changes)
@@ -124,8 +124,8 @@ def _study(place: Path, trials: int, workers: int, sampler: str = "tpe") -> tupl
 
 
 def _run_ours(place: Path, case: Case) -> None:
-    from gs_search.search.progress import Progress
-    from gs_search.search.runner import run_study
+    from gs_search.engine.console import Progress
+    from gs_search.engine.runner import run_study
 
     sampler = "random" if case["system"] == DRAWN else "tpe"
     config, folder = _study(place, case["trials"], case["workers"], sampler)
@@ -139,7 +139,7 @@ def _run_ours(place: Path, case: Case) -> None:
 
 
 def _run_stock(place: Path, case: Case) -> None:
-    from gs_search.search.cluster import local_ray, scratch_folder
+    from gs_search.engine.ray.local import local_ray, scratch_folder
 
     config, _ = _study(place, case["trials"], case["workers"])
     with scratch_folder() as scratch, local_ray(scratch, workers=case["workers"], device="cpu"):
@@ -164,7 +164,7 @@ def _stock_search(place: Path, space: Any) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
-    from gs_search.front import OBJECTIVES
+    from gs_search.results.pareto import OBJECTIVES
     from gs_search.search.storage import quiet
 
     # It takes the sampler's seconds for those of the space.
@@ -190,7 +190,7 @@ def _propose(space: Any, trial: Any) -> None:
 
 
 def _ask_ours(place: Path, known: int) -> dict[str, float]:
-    from gs_search.search.database import open_database
+    from gs_search.search.study_database import open_database
 
     config, folder = _study(place, 1_000_000, 2)
     folder.create(config)

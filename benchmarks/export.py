@@ -29,12 +29,12 @@ import torch
 from benchmarks.report import environment, mean_and_spread, number, table
 from benchmarks.rows import Case, Row, Rows, grouped
 from gs_search.errors import GsSearchError
-from gs_search.export.float_graph import float_graph, import_onnx
+from gs_search.export.onnx.float_graph import float_graph, import_onnx
 from gs_search.measure.psnr import psnr
 from gs_search.networks import ResnetGenerator
-from gs_search.runfolder import RunFolder
-from gs_search.settings import LEGAL
+from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.layers import slimmable
+from gs_search.study.settings import LEGAL
 
 NETWORKS = ((8, 3), (16, 3), (32, 6), (64, 9))
 """Width and residual blocks."""
@@ -87,13 +87,13 @@ def measure(run: Path, out: Path, case: Case) -> dict[str, Any]:
     """One student, and its integer file."""
     import onnx
 
-    from gs_search.export.measuring import picture_figures
-    from gs_search.export.models import float_model, integer_model
-    from gs_search.export.proof import check_graph, check_layers
-    from gs_search.export.runtime import run_pictures, session
-    from gs_search.groundwork import Groundwork, paint
+    from gs_search.export.build import float_model, integer_model
+    from gs_search.export.measure import picture_figures
+    from gs_search.export.onnx.proof import check_graph, check_layers
+    from gs_search.export.onnx.runtime import run_pictures, session
     from gs_search.slimming import load_student
-    from gs_search.trial import run_trial
+    from gs_search.trial.assets import Groundwork, paint
+    from gs_search.trial.run import run_trial
 
     name = f"{case['quantize']}-{hash_of(case)}"
     folder = RunFolder(out / name)
@@ -167,9 +167,9 @@ def _trained(rows: Sequence[Row]) -> str:
 def _rows(width: int, blocks: int, px: int, rounds: int) -> list[list[object]]:
     import onnx
 
-    from gs_search.export.models import float_model, integer_model
-    from gs_search.export.proof import check_graph, check_layers
-    from gs_search.export.runtime import paired_milliseconds
+    from gs_search.export.build import float_model, integer_model
+    from gs_search.export.onnx.proof import check_graph, check_layers
+    from gs_search.export.onnx.runtime import paired_milliseconds
 
     torch.manual_seed(0)
     generator = slimmable(ResnetGenerator(width, blocks)).eval()

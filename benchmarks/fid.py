@@ -85,7 +85,7 @@ def read_pngs(folder: Path) -> Tensor:
 
 
 def _drawn(species: Literal["horse", "zebra"], count: int) -> list[Image.Image]:
-    from gs_search.data.drawn import draw
+    from gs_search.data.synthetic.drawn import draw
 
     px = 64
     return [draw(0, species, i, px).resize((px, px), Image.Resampling.BOX) for i in range(count)]

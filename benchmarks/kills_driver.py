@@ -29,8 +29,8 @@ AS_RAY_HAS_IT = {
 
 def study_and_folder(place: Path, trials: int, workers: int) -> tuple[Any, Any]:
     """The quickstart's study, kept in ``place`` so that it is the same in every run, and a run folder for it."""
-    from gs_search.config import load_study
-    from gs_search.runfolder import RunFolder
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.study.config import load_study
 
     study = place / "studies" / STUDY.name
     if not study.exists():
@@ -46,7 +46,7 @@ def main(orders: dict[str, Any]) -> None:
     place = Path(orders["place"])
     config, folder = study_and_folder(place, orders["trials"], orders["workers"])
     if orders["system"] == OURS:
-        from gs_search.search.runner import run_study
+        from gs_search.engine.runner import run_study
 
         run_study(
             config,
@@ -57,7 +57,7 @@ def main(orders: dict[str, Any]) -> None:
         )
         return
     os.environ.update(AS_RAY_HAS_IT)
-    from gs_search.search.cluster import local_ray, scratch_folder
+    from gs_search.engine.ray.local import local_ray, scratch_folder
 
     with scratch_folder() as scratch, local_ray(scratch, workers=orders["workers"], device="cpu"):
         from ray import tune

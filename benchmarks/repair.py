@@ -26,15 +26,15 @@ from benchmarks.plot import Panel, write_plot
 from benchmarks.report import environment, mean_and_spread, number, publish, table
 from benchmarks.rows import Case, Row, Rows, curve, distinct, grouped
 from benchmarks.students import FAILURES, STUDIES, slimmed
-from gs_search.config import StudyConfig, load_study
 from gs_search.data.images import grid, to_uint8, write_png
 from gs_search.errors import GsSearchError
-from gs_search.groundwork import Groundwork, prepare
 from gs_search.measure.features import inception_features
 from gs_search.measure.fid import frechet_distance
-from gs_search.runfolder import RunFolder
-from gs_search.settings import settings_from_point
-from gs_search.trial import LOOK_PICTURES
+from gs_search.results.run_folder import RunFolder
+from gs_search.study.config import StudyConfig, load_study
+from gs_search.study.settings import settings_from_point
+from gs_search.trial.assets import Groundwork, prepare
+from gs_search.trial.run import LOOK_PICTURES
 
 TARGETS = (0.5, 0.25, 0.1, 0.04, 1 / 47)
 STEPS = (0, 25, 100, 400)

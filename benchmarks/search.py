@@ -162,7 +162,7 @@ def curve(
     Args:
         marks: when trials ended, in shares of the budget, and their objectives.
     """
-    from gs_search.search.gains import Volume
+    from gs_search.results.hypervolume import Volume
 
     volume, found, waiting = Volume(reference), [], sorted(marks, key=lambda mark: mark[0])
     for share in SHARES:

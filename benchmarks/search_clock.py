@@ -17,15 +17,15 @@ from typing import Any, Protocol
 import optuna
 
 from benchmarks.search_world import Outcome
-from gs_search.config import StudyConfig
+from gs_search.engine.scheduler import ParetoStopping
+from gs_search.engine.searcher import StudySearcher
+from gs_search.engine.warm_processes import WarmProcesses
 from gs_search.errors import GsSearchError
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import StudyDatabase
-from gs_search.search.rungs import Rungs
-from gs_search.search.scheduler import ParetoStopping
-from gs_search.search.searcher import StudySearcher
+from gs_search.results.run_folder import RunFolder
+from gs_search.search.stopping import Rungs
 from gs_search.search.storage import quiet
-from gs_search.search.warm_processes import WarmProcesses
+from gs_search.search.study_database import StudyDatabase
+from gs_search.study.config import StudyConfig
 
 __all__ = ["Exhausted", "Finished", "History", "MemoryDatabase", "Trains", "simulate"]
 

@@ -14,9 +14,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 from benchmarks.search_clock import MemoryDatabase
-from gs_search.front import hypervolume
-from gs_search.search.rungs import Rungs, Verdict
+from gs_search.results.pareto import hypervolume
 from gs_search.search.samplers import make_sampler
+from gs_search.search.stopping import Rungs, Verdict
 from gs_search.search.storage import quiet
 
 __all__ = ["FidRungs", "Foretold", "ScreeningRungs", "ShadowDatabase"]

@@ -9,12 +9,12 @@ from optuna.samplers import BaseSampler
 
 from benchmarks.search_clock import MemoryDatabase
 from benchmarks.search_ideas import FidRungs, ScreeningRungs, ShadowDatabase
-from gs_search.config import StudyConfig
 from gs_search.search import samplers
-from gs_search.search.database import derived_seed
-from gs_search.search.rungs import Rungs
+from gs_search.search.stopping import Rungs
+from gs_search.search.study_database import derived_seed
 from gs_search.search.surrogate import SurrogateSampler
-from gs_search.space import SearchSpace
+from gs_search.study.config import StudyConfig
+from gs_search.study.space import SearchSpace
 
 __all__ = ["IDEAS", "POLICIES", "RANDOM", "STOPS", "WORKERS", "Policy", "set_up"]
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from benchmarks.search_clock import Exhausted, MemoryDatabase
 from benchmarks.search_world import Outcome, Table
-from gs_search.search.coordinates import Coordinates
+from gs_search.search.encoding import Coordinates
 from gs_search.search.surrogate import SurrogateSampler
 
 __all__ = ["Pool", "nearest_left"]

@@ -69,7 +69,7 @@ def cases(points: int) -> list[Case]:
 
 def space(*, weights: bool) -> Any:
     """The quickstart's space; or the one in which nobody can say where a student lands."""
-    from gs_search.space import Parameter, SearchSpace
+    from gs_search.study.space import Parameter, SearchSpace
 
     found = study_config().space
     if not weights:
@@ -99,7 +99,7 @@ def points_of(space: Any, count: int) -> list[dict[str, Any]]:
 
 def study_config() -> Any:
     """The quickstart's study with rungs on the way."""
-    from gs_search.config import load_study
+    from gs_search.study.config import load_study
 
     config = load_study(STUDY)
     stopping = config.stopping.model_copy(update={"rungs": RUNGS})
@@ -109,8 +109,8 @@ def study_config() -> Any:
 
 def prepare(folder: Path) -> None:
     """Make the run folder that rows share: teacher, reference statistics, lessons."""
-    from gs_search.runfolder import RunFolder
-    from gs_search.trial import prepare as prepare_study
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.trial.run import prepare as prepare_study
 
     run = RunFolder(folder / "run")
     run.create(study_config())
@@ -120,9 +120,9 @@ def prepare(folder: Path) -> None:
 def measure(folder: Path, space: Any, case: Case) -> dict[str, Any]:
     """Train one point with one seed."""
     from gs_search.errors import TrialFailed
-    from gs_search.groundwork import Groundwork
-    from gs_search.runfolder import RunFolder
-    from gs_search.trial import trial_in_rungs
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.run import trial_in_rungs
 
     config, run = study_config(), RunFolder(folder / "run")
     point = points_of(space, case["point"] + 1)[-1]

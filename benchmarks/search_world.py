@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.search_process import Process
-from gs_search.front import OBJECTIVES, reference_point
-from gs_search.search.coordinates import Coordinates
-from gs_search.search.database import derived_seed
-from gs_search.space import Parameter, SearchSpace
+from gs_search.results.pareto import OBJECTIVES, reference_point
+from gs_search.search.encoding import Coordinates
+from gs_search.search.study_database import derived_seed
+from gs_search.study.space import Parameter, SearchSpace
 
 __all__ = ["END", "Outcome", "Table", "World"]
 

@@ -30,14 +30,14 @@ from benchmarks.reference_step import ReferenceRates, ReferenceStep, fake_quanti
 from benchmarks.report import environment, number, publish, table
 from benchmarks.rows import Case, Row, Rows
 from gs_search.networks import ResnetGenerator
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming import Lessons, Teacher
-from gs_search.slimming.adversary import Adversary
+from gs_search.slimming.discriminator import Adversary
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.layers import slimmable
 from gs_search.slimming.perceptual import Perceptual, PerceptualCache, Stages
 from gs_search.slimming.repair import attach_quantizers
 from gs_search.slimming.training import Training
+from gs_search.study.settings import SlimmingSettings
 
 Precision = Literal["float32", "bf16"]
 

@@ -18,17 +18,17 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from gs_search.config import load_study
 from gs_search.data import batch, open_data
 from gs_search.data.images import to_uint8
 from gs_search.errors import ConfigError, TrialFailed
-from gs_search.groundwork import SHIPPED_TEACHER, paint
 from gs_search.measure.psnr import psnr
 from gs_search.networks import load_generator
-from gs_search.settings import SlimmingSettings, settings_from_point
 from gs_search.slimming import Lessons, Teacher, harm_of_rates, rate_factor, record_targets, slim
 from gs_search.slimming.repair import RepairTargets, repair_
 from gs_search.slimming.training import LessonSource
+from gs_search.study.config import load_study
+from gs_search.study.settings import SlimmingSettings, settings_from_point
+from gs_search.trial.assets import SHIPPED_TEACHER, paint
 
 __all__ = [
     "FAILURES",
@@ -52,7 +52,7 @@ PICTURES, TINY_PICTURES = 32, 4
 
 
 class Ground(Protocol):
-    """What a run needs that all runs share; ``gs_search.groundwork.Groundwork`` is one."""
+    """What a run needs that all runs share; ``gs_search.trial.assets.Groundwork`` is one."""
 
     @property
     def teacher(self) -> Teacher: ...
@@ -115,7 +115,7 @@ def drawn_settings(point: Mapping[str, Any]) -> SlimmingSettings:
 def slimmed(
     ground: Ground, settings: SlimmingSettings, seed: int, *, looked_at: int = PICTURES
 ) -> tuple[nn.Module, Tensor, dict[str, Any]]:
-    """Run GAN Slimming as ``gs_search.trial`` does, learning rates lowered as far as the student needs.
+    """Run GAN Slimming as ``gs_search.trial.run`` does, learning rates lowered as far as the student needs.
 
     Args:
         looked_at: validation pictures on which the repaired student is judged before its first step.
@@ -166,5 +166,5 @@ def _repairs_timed() -> Iterator[list[float]]:
         repair_(*arguments, **options)
         seconds.append(time.process_time() - start)
 
-    with mock.patch("gs_search.slimming.recipe.repair_", timed):
+    with mock.patch("gs_search.slimming.run.repair_", timed):
         yield seconds

@@ -55,8 +55,8 @@ def main(out: Path, points: int, full: int, processes: int) -> None:
 
 def prepare(folder: Path) -> None:
     """Make the run folder that rows share."""
-    from gs_search.runfolder import RunFolder
-    from gs_search.trial import prepare as prepare_study
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.trial.run import prepare as prepare_study
 
     run = RunFolder(folder / "run")
     run.create(study_config())
@@ -65,7 +65,7 @@ def prepare(folder: Path) -> None:
 
 def study_config() -> Any:
     """The quickstart's study on the processor."""
-    from gs_search.config import load_study
+    from gs_search.study.config import load_study
 
     return load_study(search_table.STUDY).model_copy(update={"device": "cpu"})
 
@@ -78,9 +78,9 @@ def cases(points: int) -> list[Case]:
 
 def measure(folder: Path, full: int, case: Case) -> dict[str, Any]:
     """Train one point by one variant with one seed; a full training has a seed of its own."""
-    from gs_search.groundwork import Groundwork
-    from gs_search.runfolder import RunFolder
-    from gs_search.trial import run_trial
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.run import run_trial
 
     config, run = study_config(), RunFolder(folder / "run")
     long = case["variant"] == FULL
@@ -99,7 +99,7 @@ def measure(folder: Path, full: int, case: Case) -> dict[str, Any]:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """One line a variant."""
-    from gs_search.retrain.agreement import agreement
+    from gs_search.results.agreement import agreement
 
     full = {row["point"]: row["objectives"]["fid"] for row in rows if row["variant"] == FULL}
     lines = []

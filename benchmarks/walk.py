@@ -25,13 +25,13 @@ from benchmarks.report import environment, number, publish, table
 from benchmarks.rows import Case, Rows
 from benchmarks.students import slimmed
 from gs_search.errors import GsSearchError
-from gs_search.groundwork import Groundwork, paint, prepare
 from gs_search.measure.psnr import psnr
-from gs_search.runfolder import RunFolder
-from gs_search.settings import SlimmingSettings, settings_from_point
+from gs_search.results.run_folder import RunFolder
 from gs_search.slimming import importance as importances
 from gs_search.slimming import repair
 from gs_search.slimming.sparsity import Rules, cut_to_target, magnitudes
+from gs_search.study.settings import SlimmingSettings, settings_from_point
+from gs_search.trial.assets import Groundwork, paint, prepare
 
 W4A8: dict[str, Any] = {"weight_bits": 4, "activation_bits": 8}
 W3A8: dict[str, Any] = {"weight_bits": 3, "activation_bits": 8}

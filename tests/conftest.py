@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from gs_search.runfolder import RunFolder
+    from gs_search.results.run_folder import RunFolder
 
 # Two computing threads on two busy cores are slower than one; this has to stand before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

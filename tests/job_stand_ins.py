@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.errors import BadInput, GsSearchError
-from gs_search.repeats import place_of, seed_of
-from gs_search.runfolder import RunFolder
+from gs_search.results.repeats import place_of, seed_of
+from gs_search.results.run_folder import RunFolder
 
 
 def work(argument: str, job: dict[str, Any]) -> dict[str, Any]:

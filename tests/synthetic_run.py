@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from gs_search.config import load_study
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
+from gs_search.study.config import load_study
 
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart.yaml"
 PROTOCOL = "drawn-64px-100-val-0123abcd"

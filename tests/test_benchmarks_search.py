@@ -23,10 +23,10 @@ from benchmarks.search_process import Process
 from benchmarks.search_report import SHARES, comparison, reached
 from benchmarks.search_table import study_config, write
 from benchmarks.search_world import END, Outcome, Table, World
-from gs_search.config import StudyConfig
-from gs_search.front import hypervolume
-from gs_search.search.rungs import Rungs
-from gs_search.space import Parameter, SearchSpace
+from gs_search.results.pareto import hypervolume
+from gs_search.search.stopping import Rungs
+from gs_search.study.config import StudyConfig
+from gs_search.study.space import Parameter, SearchSpace
 
 SPACE = SearchSpace(
     parameters=(

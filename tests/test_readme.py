@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from gs_search.cli import cli
-from gs_search.config import StudyConfig, load_study
+from gs_search.study.config import StudyConfig, load_study
 from tests.phone.opened import Phone, decibels, encoded, keep, painted, scene
-from tests.serving.chromium import chromium
 from tests.synthetic_run import write_run
+from tests.web.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

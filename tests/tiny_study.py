@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from gs_search.config import StudyConfig, load_study
-from gs_search.runfolder import RunFolder
-from gs_search.trial import prepare
+from gs_search.results.run_folder import RunFolder
+from gs_search.study.config import StudyConfig, load_study
+from gs_search.trial.run import prepare
 
 STUDY: dict[str, Any] = {
     "study": "tiny",

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import click
 
 from gs_search import __version__
-from gs_search.cli.choosing import pick
-from gs_search.cli.conventions import INTERRUPTED, Options, print_error
+from gs_search.cli.dashboard import dashboard
+from gs_search.cli.export import export
 from gs_search.cli.info import info
-from gs_search.cli.inspecting import inspect
-from gs_search.cli.looking import front, report, status
-from gs_search.cli.phoning import phone
-from gs_search.cli.retraining import retrain
-from gs_search.cli.searching import check, enqueue, rebuild, run
-from gs_search.cli.serving import dashboard
-from gs_search.cli.shipping import export
-from gs_search.cli.starting import init
-from gs_search.cli.submitting import submit
+from gs_search.cli.init import init
+from gs_search.cli.inspect import inspect
+from gs_search.cli.options import INTERRUPTED, Options, print_error
+from gs_search.cli.phone import phone
+from gs_search.cli.pick import pick
+from gs_search.cli.retrain import retrain
+from gs_search.cli.run import check, enqueue, rebuild, run
+from gs_search.cli.status import front, report, status
+from gs_search.cli.submit import submit
 from gs_search.errors import GsSearchError
 
 __all__ = ["cli", "main"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gs_search.cli.conventions import Options, common, print_json, print_rich
+from gs_search.cli.options import Options, common, print_json, print_rich
 
 __all__ = ["info"]
 
@@ -14,7 +14,7 @@ __all__ = ["info"]
 @click.pass_obj
 def info(options: Options) -> None:
     """Show versions, processor, memory, GPUs, what auto decides, folders and optional parts: for bug reports."""
-    from gs_search.info import info_document, render_info
+    from gs_search.monitor.info import info_document, render_info
 
     document = info_document()
     print_json(document) if options.as_json else print_rich(render_info(document))

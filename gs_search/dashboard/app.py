@@ -22,7 +22,7 @@ from gs_search.dashboard.page import RunPage
 from gs_search.dashboard.source import StudySource
 from gs_search.dashboard.stored import Note, Pictures
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

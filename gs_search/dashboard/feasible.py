@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from gs_search.front import front_indices
+from gs_search.results.pareto import front_indices
 
 __all__ = ["CONSTRAINTS", "feasible_front"]
 

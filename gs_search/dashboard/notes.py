@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gs_search.front_table import front_notes
-from gs_search.settings import GROUPS
+from gs_search.results.front import front_notes
+from gs_search.study.settings import GROUPS
 
 __all__ = ["is_untouched", "merged", "study_note", "trial_note"]
 

@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gs_search.config import StudyConfig
-from gs_search.constraints import resolve, violations
 from gs_search.dashboard.figures import study_figures
 from gs_search.dashboard.notes import study_note, trial_note
 from gs_search.errors import GsSearchError
-from gs_search.front_table import front_document
-from gs_search.pick import PICK_FILE, read_pick
 from gs_search.report.content import gather
 from gs_search.report.trials import KINDS
+from gs_search.results.front import front_document
+from gs_search.results.pick import PICK_FILE, read_pick
+from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.summary import summarize
-from gs_search.runfolder import RunFolder
+from gs_search.study.config import StudyConfig
+from gs_search.study.constraints import resolve, violations
 
 __all__ = ["Page", "RunPage", "TrialPage"]
 

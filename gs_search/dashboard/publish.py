@@ -37,7 +37,7 @@ from gs_search.dashboard.stored import (
     note_owner,
     read_notes,
 )
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from gs_search.dashboard.app import DashboardApp
 from gs_search.dashboard.gate import DashboardGate
-from gs_search.database_url import database_url
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import NoStudyYet
-from gs_search.serving.gate import is_loopback
-from gs_search.serving.listening import Address, address_of, listening, serve_until_stopped
+from gs_search.study.database_url import database_url
+from gs_search.web.gate import is_loopback
+from gs_search.web.listening import Address, address_of, listening, serve_until_stopped
 
 __all__ = ["DEFAULT_PORT", "DashboardAddress", "serve"]
 

@@ -14,9 +14,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
 from gs_search.errors import BadInput, GsSearchError
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import open_database
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import NoStudyYet, close_study
+from gs_search.search.study_database import open_database
 
 __all__ = ["StudySource", "Unreachable"]
 

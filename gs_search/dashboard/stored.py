@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from optuna.artifacts import FileSystemArtifactStore

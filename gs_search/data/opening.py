@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gs_search.data.drawn import open_drawn
 from gs_search.data.folders import open_folders
 from gs_search.data.photos import open_photos
 from gs_search.data.source import DataSettings, DataSource
+from gs_search.data.synthetic.drawn import open_drawn
 
 __all__ = ["open_data"]
 

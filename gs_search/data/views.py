@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from gs_search.data.dice import Dice
 from gs_search.data.images import image_to_tensor
+from gs_search.data.synthetic.rng import Dice
 
 __all__ = ["Views"]
 

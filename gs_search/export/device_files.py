@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gs_search.export.coreml_file import check_package, coded_network, import_coremltools, write_package
-from gs_search.export.executorch_file import Network, import_executorch, paired_milliseconds, write_program
+from gs_search.export.build import IntegerModel
+from gs_search.export.coreml import check_package, coded_network, import_coremltools, write_package
+from gs_search.export.executorch.program import Network, import_executorch, paired_milliseconds, write_program
 from gs_search.export.integer_network import integer_network
 from gs_search.export.lowering import integer_layers, lower
-from gs_search.export.measuring import latencies, picture_figures
-from gs_search.export.models import IntegerModel
-from gs_search.groundwork import Groundwork, paint
+from gs_search.export.measure import latencies, picture_figures
 from gs_search.measure.psnr import psnr
+from gs_search.trial.assets import Groundwork, paint
 
 __all__ = ["DEVICE_FORMATS", "DeviceFiles", "import_runtimes"]
 
@@ -70,8 +70,8 @@ class DeviceFiles:
 
     def program(self) -> dict[str, Any]:
         """ExecuTorch's file in whole numbers, with the student's scales."""
-        from gs_search.export.delegate import Delegate
-        from gs_search.export.delegate_proof import check_constants, check_convolutions
+        from gs_search.export.executorch.delegate import Delegate
+        from gs_search.export.executorch.proof import check_constants, check_convolutions
 
         built = self.built
         assert built is not None
@@ -114,7 +114,7 @@ class DeviceFiles:
 
     def float_program(self) -> dict[str, Any]:
         """ExecuTorch's file in floats, in sub-pixel form."""
-        from gs_search.export.delegate import Delegate
+        from gs_search.export.executorch.delegate import Delegate
 
         self.log("ExecuTorch: floats, and their FID")
         network = lower(self.student, multiple=self.multiple)

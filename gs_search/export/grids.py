@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.slimming.layers import SlimLayer, output_module, slim_layers
-from gs_search.slimming.outputs import OutputGrid, best_grid, count_values
+from gs_search.slimming.output_quantizer import OutputGrid, best_grid, count_values
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer, activation_range, best_weight_range
 
 __all__ = ["InputGrid", "calibrate_outputs", "complete", "last_of", "on_grids"]

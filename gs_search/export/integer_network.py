@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gs_search.export.grids import InputGrid
 from gs_search.export.lowering import MIDDLE, IntegerLayer
 from gs_search.export.subpixel import SubPixelConv2d
-from gs_search.slimming.outputs import OutputGrid
+from gs_search.slimming.output_quantizer import OutputGrid
 
 __all__ = ["LOW", "TOP", "IntegerConv2d", "integer_network", "round_to"]
 

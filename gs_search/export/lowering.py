@@ -29,7 +29,7 @@ from gs_search.slimming.layers import (
     slim_layers,
     stays_float,
 )
-from gs_search.slimming.outputs import OutputGrid
+from gs_search.slimming.output_quantizer import OutputGrid
 
 __all__ = ["MIDDLE", "IntegerLayer", "PlainGroupNorm", "Sums", "integer_layers", "lower", "pairs_fit"]
 

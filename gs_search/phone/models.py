@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 __all__ = ["Model", "find_student_file", "find_teacher_file"]
 
@@ -132,12 +132,12 @@ def _described(folder: RunFolder, path: Path) -> tuple[str, Model] | None:
 
 
 def _write_teacher(folder: RunFolder, student: Model) -> Path:
-    from gs_search.export.float_graph import import_onnx
+    from gs_search.export.onnx.float_graph import import_onnx
 
     import_onnx()
-    from gs_search.export.exporting import teacher_file
-    from gs_search.export.source import find_student, notes
-    from gs_search.groundwork import Groundwork
+    from gs_search.export.export import teacher_file
+    from gs_search.export.student import find_student, notes
+    from gs_search.trial.assets import Groundwork
 
     if not folder.baselines.is_file():
         raise BadInput(f"{folder}: this study has not been prepared; `gs-search run` does it")

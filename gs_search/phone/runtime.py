@@ -23,8 +23,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from gs_search.cache import cache_folder
 from gs_search.errors import BadInput, GsSearchError
+from gs_search.system.files import cache_folder
 
 __all__ = ["FILES", "INTEGRITY", "PACKAGE", "VERSION", "Runtime", "cache_folder", "fetch_runtime", "find_runtime"]
 

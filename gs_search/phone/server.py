@@ -13,9 +13,9 @@ from gs_search.errors import BadInput
 from gs_search.phone.app import PhoneApp
 from gs_search.phone.models import Model, find_student_file, find_teacher_file
 from gs_search.phone.runtime import find_runtime
-from gs_search.runfolder import RunFolder
-from gs_search.serving.gate import Gate, is_loopback
-from gs_search.serving.listening import Address, address_of, listening, serve_until_stopped
+from gs_search.results.run_folder import RunFolder
+from gs_search.web.gate import Gate, is_loopback
+from gs_search.web.listening import Address, address_of, listening, serve_until_stopped
 
 __all__ = ["DEFAULT_PORT", "PhoneAddress", "lan_address", "serve"]
 

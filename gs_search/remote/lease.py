@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gs_search.errors import GsSearchError, StudyBusy
-from gs_search.lock import HOLDER, alive, myself, same
 from gs_search.remote.mirror import LOCK
 from gs_search.remote.store import Store
+from gs_search.system.lock import HOLDER, alive, myself, same
 
 __all__ = ["BEAT_S", "LIFE_S", "Lease", "holder_there"]
 

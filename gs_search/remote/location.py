@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from gs_search.cache import cache_folder
 from gs_search.errors import BadInput
+from gs_search.system.files import cache_folder
 
 __all__ = ["SCHEMES", "Place", "checked", "copy_of", "is_remote"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gs_search.report.content import gather
 from gs_search.report.page import render
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 __all__ = ["write_report"]
 

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 
 from gs_search.errors import BadInput
-from gs_search.front import OBJECTIVES
-from gs_search.front_table import front_document
 from gs_search.report.curves import Curve, read_curves
 from gs_search.report.importance import Importance, parameter_importance
 from gs_search.report.pictures import Samples, read_samples
@@ -25,8 +23,10 @@ from gs_search.report.provenance import provenance
 from gs_search.report.retrained import FullTrainings, read_full_trainings
 from gs_search.report.timeline import Span, pack, trial_times
 from gs_search.report.trials import KINDS, Ending, Student, read_ending, read_student
-from gs_search.runfolder import RunFolder
-from gs_search.space import SearchSpace
+from gs_search.results.front import front_document
+from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.run_folder import RunFolder
+from gs_search.study.space import SearchSpace
 
 __all__ = ["Baselines", "Content", "gather"]
 

@@ -6,7 +6,6 @@ a theme; ``plotly.graph_objects.Figure`` takes what they return as it is, with l
 
 from __future__ import annotations
 
-from gs_search.front import OBJECTIVES
 from gs_search.report.content import Content
 from gs_search.report.curves import terms_of
 from gs_search.report.front_figures import cost_pair, front_pair, front_space
@@ -20,6 +19,7 @@ from gs_search.report.study_figures import (
     worker_timeline,
 )
 from gs_search.report.theme import LIGHT, Theme
+from gs_search.results.pareto import OBJECTIVES
 
 __all__ = [
     "cost_pair", "front_pair", "front_space", "hypervolume_against_cost", "importance_bars", "layer_bits",

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gs_search.front import front_indices
 from gs_search.report.content import Content
 from gs_search.report.marks import NOISE_WIDTH, SILENT, TOLD, Cost, Figure, costs_of, told
 from gs_search.report.theme import Theme
 from gs_search.report.trials import Student
+from gs_search.results.pareto import front_indices
 
 __all__ = ["endings", "limits", "noise_band", "repeats", "staircase", "ties"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gs_search.space import Parameter, SearchSpace
+from gs_search.study.space import Parameter, SearchSpace
 
 if TYPE_CHECKING:
     import optuna

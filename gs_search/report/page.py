@@ -18,7 +18,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from gs_search import __version__
-from gs_search.front import OBJECTIVES
 from gs_search.report.content import Content
 from gs_search.report.curves import terms_of
 from gs_search.report.figures import page_figures
@@ -28,6 +27,7 @@ from gs_search.report.layer_figures import shown_at_first
 from gs_search.report.page_data import page_data
 from gs_search.report.study_figures import duration
 from gs_search.report.trials import KINDS
+from gs_search.results.pareto import OBJECTIVES
 
 __all__ = ["render"]
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gs_search.search.gains import Volume
+from gs_search.results.hypervolume import Volume
 
 __all__ = ["Gain", "Spent", "hypervolume_series"]
 

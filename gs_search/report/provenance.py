@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 __all__ = ["provenance"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.report.pictures import Samples, read_samples
+from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.summary import retrain_document
-from gs_search.runfolder import RunFolder
 
 __all__ = ["FullTraining", "FullTrainings", "read_full_trainings"]
 

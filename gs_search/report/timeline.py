@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from gs_search.errors import GsSearchError
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 
 __all__ = ["Span", "pack", "trial_times"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gs_search.constraints import is_feasible, violations
-from gs_search.settings import GROUPS
+from gs_search.study.constraints import is_feasible, violations
+from gs_search.study.settings import GROUPS
 
 __all__ = ["KINDS", "Again", "Ending", "Student", "read_ending", "read_student"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gs_search.errors import BadInput
-from gs_search.settings import Point, SlimmingSettings, Value, settings_from_point
+from gs_search.study.settings import Point, SlimmingSettings, Value, settings_from_point
 
 if TYPE_CHECKING:
-    from gs_search.config import StudyConfig
+    from gs_search.study.config import StudyConfig
 
 __all__ = ["AUTO_FACTOR", "Asked", "Schedule", "plan", "seed_of"]
 

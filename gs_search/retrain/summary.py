@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.errors import GsSearchError
-from gs_search.front import OBJECTIVES, dominates
-from gs_search.lock import live_holder
-from gs_search.noise import tie_margin
-from gs_search.pick import PICK_FILE, rank, read_pick
-from gs_search.retrain.agreement import agreement
-from gs_search.retrain.choice import spread
-from gs_search.runfolder import RunFolder
+from gs_search.results.agreement import agreement
+from gs_search.results.fid_uncertainty import tie_margin
+from gs_search.results.pareto import OBJECTIVES, dominates
+from gs_search.results.pick import PICK_FILE, rank, read_pick
+from gs_search.results.run_folder import RunFolder
+from gs_search.retrain.selection import spread
+from gs_search.system.lock import live_holder
 
 __all__ = ["SUMMARY", "retrain_document", "summarize", "write_summary"]
 

@@ -15,12 +15,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gs_search.engine.console import duration
 from gs_search.errors import BadInput
-from gs_search.search.progress import duration
 from gs_search.search.storage import close_study, damage, is_counted, open_study
 
 if TYPE_CHECKING:
-    from gs_search.runfolder import RunFolder
+    from gs_search.results.run_folder import RunFolder
 
 __all__ = ["COMPANIONS", "RollingCopy", "copy_file", "finished_in", "remove_file", "ways_out"]
 

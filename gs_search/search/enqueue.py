@@ -6,15 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gs_search.database_url import database_url
 from gs_search.errors import BadInput
-from gs_search.search.database import StudyDatabase, open_database
 from gs_search.search.feasibility import Feasibility
-from gs_search.settings import Value
+from gs_search.search.study_database import StudyDatabase, open_database
+from gs_search.study.database_url import database_url
+from gs_search.study.settings import Value
 
 if TYPE_CHECKING:
-    from gs_search.runfolder import RunFolder
-    from gs_search.space import Parameter, SearchSpace
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.study.space import Parameter, SearchSpace
 
 __all__ = ["enqueue", "parse_point"]
 

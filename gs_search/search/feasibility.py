@@ -1,6 +1,6 @@
 """Which trials keep the study's constraints, told before a training where that can be, and after it.
 
-``gs_search.constraints`` has the arithmetic; here it meets the run folder and Optuna's attributes.
+``gs_search.study.constraints`` has the arithmetic; here it meets the run folder and Optuna's attributes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gs_search.constraints import is_feasible, resolve, too_large_to_start, violations
 from gs_search.errors import GsSearchError
-from gs_search.front import OBJECTIVES, reference_point
+from gs_search.results.pareto import OBJECTIVES, reference_point
+from gs_search.study.constraints import is_feasible, resolve, too_large_to_start, violations
 
 if TYPE_CHECKING:
-    from gs_search.config import StudyConfig
-    from gs_search.runfolder import RunFolder
-    from gs_search.space import Parameter, SearchSpace
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.study.config import StudyConfig
+    from gs_search.study.space import Parameter, SearchSpace
 
 __all__ = ["Feasibility", "constraint_attributes"]
 

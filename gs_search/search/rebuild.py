@@ -21,19 +21,19 @@ import optuna
 from optuna.samplers import BaseGASampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from gs_search.database_url import VARIABLE
 from gs_search.errors import BadInput
 from gs_search.search.backup import COMPANIONS, finished_in, remove_file
-from gs_search.search.database import StudyDatabase
-from gs_search.search.endings import objective_problem, told_attributes, told_values
 from gs_search.search.feasibility import constraint_attributes
+from gs_search.search.outcomes import objective_problem, told_attributes, told_values
 from gs_search.search.samplers import generation_attribute
 from gs_search.search.storage import NOT_COUNTED, close_study, open_study
+from gs_search.search.study_database import StudyDatabase
+from gs_search.study.database_url import VARIABLE
 
 if TYPE_CHECKING:
-    from gs_search.config import StudyConfig
-    from gs_search.runfolder import RunFolder
-    from gs_search.space import SearchSpace
+    from gs_search.results.run_folder import RunFolder
+    from gs_search.study.config import StudyConfig
+    from gs_search.study.space import SearchSpace
 
 __all__ = ["Rebuilt", "rebuild_database"]
 

@@ -18,8 +18,8 @@ from urllib.parse import quote
 import optuna
 
 from gs_search.errors import BadInput, GsSearchError
-from gs_search.front import OBJECTIVES
-from gs_search.search.study_storage import StudyStorage
+from gs_search.results.pareto import OBJECTIVES
+from gs_search.search.transactional_storage import StudyStorage
 
 __all__ = [
     "NOT_COUNTED", "Damaged", "NoStudyYet", "check_file", "close_study", "damage", "is_counted", "is_server",

@@ -20,12 +20,12 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm, qmc
 
-from gs_search.front import front_indices
-from gs_search.search.coordinates import Coordinates
-from gs_search.search.gains import Volume
-from gs_search.search.process import Process
+from gs_search.results.hypervolume import Volume
+from gs_search.results.pareto import front_indices
+from gs_search.search.encoding import Coordinates
+from gs_search.search.gaussian_process import Process
 from gs_search.search.samplers import SobolSampler
-from gs_search.space import SearchSpace
+from gs_search.study.space import SearchSpace
 
 __all__ = ["Room", "SurrogateSampler"]
 

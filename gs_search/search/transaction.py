@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 
-from gs_search.search.study_storage import StudyStorage
+from gs_search.search.transactional_storage import StudyStorage
 
 __all__ = ["add_user_attributes", "transaction"]
 

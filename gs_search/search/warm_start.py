@@ -21,16 +21,16 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import StudyDatabase
-from gs_search.search.endings import told_attributes, told_values
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.feasibility import constraint_attributes
+from gs_search.search.outcomes import told_attributes, told_values
 from gs_search.search.samplers import generation_attribute
 from gs_search.search.storage import patiently, quiet
-from gs_search.settings import GROUPS, LEGAL, SlimmingSettings, Value, settings_from_point
+from gs_search.search.study_database import StudyDatabase
+from gs_search.study.settings import GROUPS, LEGAL, SlimmingSettings, Value, settings_from_point
 
 if TYPE_CHECKING:
-    from gs_search.space import SearchSpace
+    from gs_search.study.space import SearchSpace
 
 __all__ = ["WarmStart", "refuse_other_teacher", "warm_start"]
 

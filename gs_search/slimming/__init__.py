@@ -6,13 +6,13 @@ rest are its parts, for those who bring their own data or loop.
 
 from __future__ import annotations
 
-from gs_search.settings import SlimmingSettings
-from gs_search.slimming.library import FrozenParts, slim_generator
-from gs_search.slimming.rates import harm_of_rates, rate_factor
-from gs_search.slimming.recipe import Slimmed, slim
+from gs_search.slimming.api import FrozenParts, slim_generator
+from gs_search.slimming.learning_rates import harm_of_rates, rate_factor
 from gs_search.slimming.repair import record_targets
+from gs_search.slimming.run import Slimmed, slim
 from gs_search.slimming.student import load_student, save_student
 from gs_search.slimming.teacher import Batch, Lessons, Teacher
+from gs_search.study.settings import SlimmingSettings
 
 __all__ = [
     "Batch",

@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from gs_search.errors import UnsupportedNetwork
-from gs_search.settings import GROUPS
 from gs_search.slimming.axes import PICTURE, AxisTrace, Cost
 from gs_search.slimming.axis_rules import rule_of
 from gs_search.slimming.channels import ChannelGraph, ChannelGroup, Frozen, Layer, OperationCost, Slot
 from gs_search.slimming.layers import SLIM, SlimLayer, is_norm, slim_layers, unowned
+from gs_search.study.settings import GROUPS
 
 __all__ = ["AxisGroups", "follow"]
 

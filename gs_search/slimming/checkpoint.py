@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming.layers import output_module, slim_layers
-from gs_search.slimming.outputs import OutputQuantizer
+from gs_search.slimming.output_quantizer import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.teacher import Teacher
+from gs_search.study.settings import SlimmingSettings
 
 __all__ = ["fingerprint", "load_state", "network_state", "restore_network_", "save_state"]
 

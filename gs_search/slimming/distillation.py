@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming.channels import Alive
+from gs_search.slimming.distributed import ALONE, Team
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.objective import feature_loss, pixel_loss
 from gs_search.slimming.perceptual import Perceptual, PerceptualCache, content_loss, style_loss
 from gs_search.slimming.teacher import Batch, Teacher
-from gs_search.slimming.team import ALONE, Team
+from gs_search.study.settings import SlimmingSettings
 
 __all__ = ["Distillation", "perceptual_of"]
 

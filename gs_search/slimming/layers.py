@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from gs_search.errors import UnsupportedNetwork
 from gs_search.slimming.adoption import adopt_, convolves_by_its_weight, plain_copy
-from gs_search.slimming.outputs import OutputQuantizer
+from gs_search.slimming.output_quantizer import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 
 __all__ = [

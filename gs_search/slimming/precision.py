@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from gs_search.errors import BadInput
-from gs_search.settings import SlimmingSettings
+from gs_search.study.settings import SlimmingSettings
 from gs_search.system.machine import native_bf16
 
 __all__ = ["Decision", "decide", "settled", "slowdown", "warning"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gs_search.errors import UnsupportedNetwork
 from gs_search.slimming.channels import Alive, ChannelGraph
-from gs_search.slimming.extract import check_parity, extract
+from gs_search.slimming.extraction import check_parity, extract
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.sparsity import mask_
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming.channels import Alive, ChannelGraph
+from gs_search.slimming.gptq import round_in_turn
+from gs_search.slimming.im2col import Patches, as_matrix, from_matrix
 from gs_search.slimming.layers import SlimLayer, output_module, slim_layers, stays_float
-from gs_search.slimming.outputs import OutputQuantizer, output_grid
-from gs_search.slimming.patches import Patches, as_matrix, from_matrix
+from gs_search.slimming.output_quantizer import OutputQuantizer, output_grid
 from gs_search.slimming.quantize import (
     FLOAT_BITS,
     ActivationQuantizer,
@@ -30,7 +30,7 @@ from gs_search.slimming.quantize import (
     activation_range,
     best_weight_range,
 )
-from gs_search.slimming.rounding import round_in_turn
+from gs_search.study.settings import SlimmingSettings
 
 __all__ = ["Refit", "RepairTargets", "attach_quantizers", "record_targets", "repair_"]
 

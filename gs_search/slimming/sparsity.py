@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import ConfigError
-from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming.channels import Alive, ChannelGraph, ChannelGroup, tensor_of
 from gs_search.slimming.layers import SlimGroupNorm, norms
+from gs_search.study.settings import GROUPS, SlimmingSettings
 
 __all__ = [
     "Rules",

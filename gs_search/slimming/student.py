@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gs_search.errors import CheckpointError
 from gs_search.networks import Architecture, build
 from gs_search.networks.resnet import ResidualBlock
-from gs_search.slimming.extract import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
+from gs_search.slimming.extraction import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
 from gs_search.slimming.layers import (
     SlimGroupNorm,
     SlimLayer,
@@ -32,7 +32,7 @@ from gs_search.slimming.layers import (
     slimmable,
     unowned,
 )
-from gs_search.slimming.outputs import OUTPUT_BITS, OutputGrid, OutputQuantizer
+from gs_search.slimming.output_quantizer import OUTPUT_BITS, OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.student_file import decode, encode
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from gs_search.errors import DataError, UnsupportedNetwork
 from gs_search.slimming.adoption import plain_copy
+from gs_search.slimming.channel_graph import trace
 from gs_search.slimming.channels import Alive, ChannelGraph
 from gs_search.slimming.importance import Scaling, group_factors, rescale_, stiff_groups, taylor_scores, weight_scores
 from gs_search.slimming.layers import SlimLayer, SlimLinear, slim_layers, slimmable
 from gs_search.slimming.proving import small_pictures
-from gs_search.slimming.tracing import trace
 
 __all__ = ["Batch", "Lessons", "Teacher", "record_features"]
 

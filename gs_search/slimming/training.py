@@ -18,20 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import TrialFailed
-from gs_search.settings import SlimmingSettings
-from gs_search.slimming.adversary import Adversary, mean_of
 from gs_search.slimming.channels import Alive, ChannelGraph, tensor_of
+from gs_search.slimming.discriminator import Adversary, mean_of
 from gs_search.slimming.distillation import Distillation
+from gs_search.slimming.distributed import ALONE, Team
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.layers import norms, slim_layers
 from gs_search.slimming.objective import critic_feature_loss, critic_features, generator_loss
-from gs_search.slimming.outputs import OutputQuantizer
+from gs_search.slimming.output_quantizer import OutputQuantizer
 from gs_search.slimming.perceptual import PerceptualCache
 from gs_search.slimming.precision import settled
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.sparsity import Rules, Steering, magnitudes, proximal_step_, threshold_for_target
 from gs_search.slimming.teacher import Batch, Teacher, record_features
-from gs_search.slimming.team import ALONE, Team
+from gs_search.study.settings import SlimmingSettings
 
 __all__ = ["LessonSource", "RealPictures", "Training"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # Stand-ins for trials, and writers of studies; nodes get the same path.
-sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "driving"))
 
 from tests.cluster.pgbouncer import PgBouncer, find_pgbouncer  # noqa: E402
 from tests.cluster.postgres import Postgres, find_postgres  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from gs_search.database_url import with_driver
+from gs_search.study.database_url import with_driver
 from tests.cluster.raylets import free_port
 
 __all__ = ["Postgres", "find_postgres"]

@@ -12,7 +12,7 @@ import pytest
 from drivers import check, marks
 from engine_studies import SPACE, write_study
 
-from gs_search.search import head
+from gs_search.engine.ray import watchdog
 from tests.cluster.raylets import RayCluster
 from tests.cluster.test_run import driving
 
@@ -31,7 +31,7 @@ def another(root: Path, first: int) -> Iterator[RayCluster]:
     made = RayCluster(root, first)
     try:
         source = made.code / "gs_search" / "search" / "head.py"
-        wanted = f"SILENT_S = {head.SILENT_S}"
+        wanted = f"SILENT_S = {watchdog.SILENT_S}"
         assert wanted in source.read_text()
         source.write_text(source.read_text().replace(wanted, f"SILENT_S = {SILENT_S}"))
         made.add()

@@ -12,7 +12,7 @@ import pytest
 from drivers import check
 from engine_studies import SPACE, write_study
 
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.cluster.raylets import Node, RayCluster
 from tests.cluster.test_run import driving
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.cluster.raylets import RayCluster
 from tests.cluster.test_run import CENTRAL, gs_search, real_study, written_with
 from tests.remote.s3 import KEYS, S3Server

@@ -12,10 +12,10 @@ from engine_studies import complete, state_counts
 from optuna.exceptions import StorageInternalError
 
 from gs_search.dashboard.source import StudySource
-from gs_search.database_url import with_driver
 from gs_search.errors import BadInput
-from gs_search.search.database import open_database
 from gs_search.search.storage import NoStudyYet, close_study
+from gs_search.search.study_database import open_database
+from gs_search.study.database_url import with_driver
 from tests.cluster.pgbouncer import PgBouncer
 from tests.cluster.postgres import Postgres
 from tests.cluster.test_postgres import a_study

@@ -13,13 +13,13 @@ import sqlalchemy
 from engine_studies import complete, state_counts, write_study
 from optuna.exceptions import StorageInternalError
 
-from gs_search.config import StudyConfig, load_study
 from gs_search.dashboard.source import StudySource
-from gs_search.database_url import with_driver
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import StudyDatabase, open_database
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import NoStudyYet, close_study
+from gs_search.search.study_database import StudyDatabase, open_database
+from gs_search.study.config import StudyConfig, load_study
+from gs_search.study.database_url import with_driver
 from tests.cluster.postgres import Postgres
 
 pytestmark = [

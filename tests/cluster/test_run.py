@@ -18,11 +18,11 @@ import pytest
 from drivers import Driver, check, marks
 from engine_studies import SPACE, write_study
 
-from gs_search.config import load_study
-from gs_search.database_url import database_url
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import open_database
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import close_study
+from gs_search.search.study_database import open_database
+from gs_search.study.config import load_study
+from gs_search.study.database_url import database_url
 from tests.cluster.postgres import Postgres
 from tests.cluster.raylets import RayCluster
 from tests.conftest import SPACE as REAL_SPACE

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.cluster.raylets import RayCluster
 from tests.cluster.test_run import real_study
 from tests.test_readme import commands

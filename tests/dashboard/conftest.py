@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gs_search.dashboard.app import DashboardApp
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from gs_search.search import storage
 from tests.dashboard.filled_run import write_filled_run
 

@@ -13,12 +13,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gs_search.dashboard.gate import DashboardGate
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import told_attributes, told_values
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.storage import close_study, open_study
-from tests.serving.asking import serving
+from gs_search.search.study_database import told_attributes, told_values
 from tests.synthetic_run import write_run
+from tests.web.asking import serving
 
 SPACE = {
     "target_gflops_ratio": FloatDistribution(0.05, 0.9, log=True),

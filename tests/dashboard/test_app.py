@@ -24,12 +24,12 @@ from gs_search.dashboard.figures import FIGURES
 from gs_search.dashboard.gate import DashboardGate
 from gs_search.dashboard.source import StudySource, Unreachable
 from gs_search.errors import BadInput, GsSearchError
-from gs_search.front import dominates
-from gs_search.runfolder import RunFolder
+from gs_search.results.pareto import dominates
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import NoStudyYet, close_study, open_study
 from tests.dashboard.filled_run import MAX_GFLOPS, frozen, opened
-from tests.serving.asking import ask
 from tests.synthetic_run import result
+from tests.web.asking import ask
 
 
 @pytest.fixture(autouse=True)

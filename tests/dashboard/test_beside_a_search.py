@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 
 # The stand-ins are found there by worker processes too.
-sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "driving"))
 
 from drivers import Driver  # noqa: E402
 from engine_studies import SPACE, write_study  # noqa: E402
 
 from gs_search.dashboard.app import DashboardApp  # noqa: E402
-from gs_search.runfolder import RunFolder  # noqa: E402
+from gs_search.results.run_folder import RunFolder  # noqa: E402
 from tests.dashboard.filled_run import served  # noqa: E402
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]

@@ -16,7 +16,7 @@ import pytest
 from gs_search.dashboard.app import DashboardApp
 from gs_search.dashboard.figures import FIGURES
 from tests.dashboard.filled_run import served
-from tests.serving.chromium import chromium
+from tests.web.chromium import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

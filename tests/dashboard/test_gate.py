@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gs_search.dashboard.gate import DashboardGate
-from tests.serving.asking import Answer, Behind, ask
+from tests.web.asking import Answer, Behind, ask
 
 WRITES = ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gs_search.dashboard.notes import _code, is_untouched, merged, study_note, trial_note
-from gs_search.front_table import front_document
-from gs_search.runfolder import RunFolder
+from gs_search.results.front import front_document
+from gs_search.results.run_folder import RunFolder
 from tests.synthetic_run import baselines
 
 RECORD: dict[str, Any] = {

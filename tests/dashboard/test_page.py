@@ -14,7 +14,7 @@ from gs_search.dashboard import page as page_module
 from gs_search.dashboard.figures import FIGURES, MOST_TOLD, study_figures
 from gs_search.dashboard.page import RunPage
 from gs_search.report.content import gather
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.dashboard.filled_run import MAX_GFLOPS
 
 

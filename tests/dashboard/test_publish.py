@@ -17,10 +17,10 @@ from gs_search.dashboard import publish as publish_module
 from gs_search.dashboard.figures import FIGURES
 from gs_search.dashboard.publish import publish, publish_quietly
 from gs_search.dashboard.stored import PIECE
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import close_study
 from tests.dashboard.filled_run import opened
-from tests.serving.asking import ask
+from tests.web.asking import ask
 
 
 @pytest.fixture

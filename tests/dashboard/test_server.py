@@ -20,9 +20,9 @@ from gs_search import cli
 from gs_search.dashboard import server
 from gs_search.dashboard.server import DashboardAddress, serve
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
-from gs_search.serving import listening
-from tests.serving.asking import request, visited
+from gs_search.results.run_folder import RunFolder
+from gs_search.web import listening
+from tests.web.asking import request, visited
 
 
 def visit(folder: RunFolder, look: Callable[[DashboardAddress], Any], **options: Any) -> Any:

@@ -10,9 +10,8 @@ from PIL import Image
 
 from gs_search.data import open_data
 from gs_search.slimming import Lessons
+from tests.data.settings import Settings
 from tests.slimming.lessons import random_teacher
-
-from .settings import Settings
 
 
 def photo_folder(path: Path, names: list[str]) -> Path:

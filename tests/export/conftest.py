@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.export.students import PX, pictures, rounded_student
 
 
@@ -27,7 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
     import onnx
 
-    from gs_search.export.models import integer_model
+    from gs_search.export.build import integer_model
 
     student = rounded_student("cartoongan", weight_bits=4, activation_bits=6)
     built = integer_model(student, pictures(4), multiple=4, image_px=PX)
@@ -39,7 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A prepared study with one trial, of pictures of 32 px."""
-    from gs_search.trial import run_trial
+    from gs_search.trial.run import run_trial
     from tests import tiny_study
 
     config, folder = tiny_study.prepared(tmp_path_factory.mktemp("study"))

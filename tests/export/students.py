@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.networks import AnimeGenerator, CartoonGenerator, ResnetGenerator, UnetGenerator
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming import Teacher
 from gs_search.slimming.layers import norms, slim_layers, slimmable
-from gs_search.slimming.outputs import OutputQuantizer
+from gs_search.slimming.output_quantizer import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer, activation_range, best_weight_range
 from gs_search.slimming.repair import attach_quantizers
+from gs_search.study.settings import SlimmingSettings
 
 PX = 32
 

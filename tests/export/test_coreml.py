@@ -22,7 +22,7 @@ NOTES = {"study": "zebra", "student": "trial 3", "teacher_licence": "MIT", "comm
 def package(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     """CartoonGAN's layout with 4-bit weights: the network of codes, and its package."""
     pytest.importorskip("coremltools", reason="the extra 'coreml' is not installed")
-    from gs_search.export.coreml_file import coded_network, write_package
+    from gs_search.export.coreml import coded_network, write_package
     from gs_search.export.lowering import integer_layers
 
     built: Any = exported.built
@@ -37,8 +37,8 @@ def package(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> tup
 def test_what_the_package_holds(package: tuple[nn.Module, Path]) -> None:
     import coremltools
 
-    from gs_search.export.coreml_file import check_package, package_bytes
-    from gs_search.export.document import problems_of
+    from gs_search.export.coreml import check_package, package_bytes
+    from gs_search.export.figures import problems_of
 
     network, path = package
     proof = check_package(path, network, PX, NOTES)
@@ -55,8 +55,8 @@ def test_what_the_package_holds(package: tuple[nn.Module, Path]) -> None:
 @pytest.mark.parametrize("fault", ["codes", "steps"])
 def test_other_weights_are_found(fault: str, package: tuple[nn.Module, Path], monkeypatch: Any) -> None:
     """A package whose weights or steps are not those of the network that it is held against."""
-    from gs_search.export.coreml_file import check_package
-    from gs_search.export.document import problems_of
+    from gs_search.export.coreml import check_package
+    from gs_search.export.figures import problems_of
 
     network, path = package
     name, module = next((name, m) for name, m in network.named_modules() if hasattr(m, "steps"))

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
-from gs_search.export.float_graph import INPUT  # noqa: E402
+from gs_search.export.build import integer_model  # noqa: E402
 from gs_search.export.grids import InputGrid, on_grids  # noqa: E402
-from gs_search.export.models import integer_model  # noqa: E402
-from gs_search.export.proof import check_floats, check_graph, check_layers  # noqa: E402
-from gs_search.export.runtime import session  # noqa: E402
+from gs_search.export.onnx.float_graph import INPUT  # noqa: E402
+from gs_search.export.onnx.proof import check_floats, check_graph, check_layers  # noqa: E402
+from gs_search.export.onnx.runtime import session  # noqa: E402
 from gs_search.measure.psnr import psnr  # noqa: E402
 from gs_search.slimming.layers import output_module  # noqa: E402
 from tests.export.conftest import Exported  # noqa: E402

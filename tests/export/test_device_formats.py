@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from gs_search.errors import BadInput
-from gs_search.export.card import card
-from gs_search.export.document import file_stem, problems_of
-from gs_search.export.table import export_table
-from tests.export.test_document import DOCUMENT, INTEGER, LAYER, RATIO
+from gs_search.export.figures import file_stem, problems_of
+from gs_search.export.model_card import card
+from gs_search.terminal.export import export_table
+from tests.export.test_figures import DOCUMENT, INTEGER, LAYER, RATIO
 
 PROGRAM: dict[str, Any] = {
     **INTEGER,
@@ -146,7 +146,7 @@ def test_a_missing_extra_is_one_line(
 
 
 def test_what_libraries_say_is_kept_back_unless_they_fail(capfd: pytest.CaptureFixture[str]) -> None:
-    from gs_search.export.executorch_file import quiet
+    from gs_search.export.executorch.program import quiet
 
     with quiet():
         print("chatter")
@@ -162,7 +162,7 @@ def test_what_libraries_say_is_kept_back_unless_they_fail(capfd: pytest.CaptureF
 
 def test_an_unknown_format_names_those_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnx", reason="the extra 'export' is not installed")
-    from gs_search.export.exporting import export_student
+    from gs_search.export.export import export_student
 
     with pytest.raises(BadInput, match="executorch, executorch-float, coreml"):
         export_student(None, None, ("executor",))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 
 from gs_search.export.grids import InputGrid, calibrate_outputs, on_grids
 from gs_search.slimming.layers import output_module, slim_layers
-from gs_search.slimming.outputs import OutputGrid, OutputQuantizer
+from gs_search.slimming.output_quantizer import OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer
 from tests.export.students import pictures, rounded_student
 

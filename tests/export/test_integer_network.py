@@ -8,9 +8,9 @@ from torch import nn
 
 pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 from gs_search.errors import UnsupportedNetwork  # noqa: E402
+from gs_search.export.executorch.plain_graph import plain_graph  # noqa: E402
 from gs_search.export.integer_network import IntegerConv2d, integer_network, round_to  # noqa: E402
 from gs_search.export.lowering import integer_layers  # noqa: E402
-from gs_search.export.plain_graph import plain_graph  # noqa: E402
 from gs_search.measure.psnr import psnr  # noqa: E402
 from tests.export.conftest import Exported  # noqa: E402
 from tests.export.students import PX, pictures  # noqa: E402

@@ -15,11 +15,11 @@ from gs_search.errors import GsSearchError
 from gs_search.phone import runtime
 from gs_search.phone.app import PhoneApp
 from gs_search.phone.models import Model
-from gs_search.runfolder import RunFolder
-from gs_search.serving.gate import Gate
+from gs_search.results.run_folder import RunFolder
+from gs_search.web.gate import Gate
 from tests.phone.opened import PX, UNSEEN, Files, Phone
-from tests.serving.asking import serving
 from tests.synthetic_run import write_run
+from tests.web.asking import serving
 
 
 def export_by_hand(folder: RunFolder, trial: int, format: str = "onnx", *, when: int = 0, **more: Any) -> Path:
@@ -68,8 +68,8 @@ def app(folder: RunFolder, stub_runtime: runtime.Runtime) -> PhoneApp:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     onnx = pytest.importorskip("onnx", reason=f"the extra 'export' is not installed: {UNSEEN}")
     pytest.importorskip("onnxscript", reason=f"the extra 'export' is not installed: {UNSEEN}")
-    from gs_search.export.float_graph import set_sides
-    from gs_search.export.models import float_model, integer_model
+    from gs_search.export.build import float_model, integer_model
+    from gs_search.export.onnx.float_graph import set_sides
     from tests.export.students import pictures, rounded_student
 
     student = rounded_student("cyclegan", weight_bits=4)

@@ -9,7 +9,7 @@ import pytest
 
 from gs_search.phone.app import PhoneApp
 from gs_search.phone.runtime import FILES
-from tests.serving.asking import ask
+from tests.web.asking import ask
 
 SCRIPTS = ("page.js", "picture.js", "engine.js")
 

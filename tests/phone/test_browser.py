@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.phone.opened import PX, UNSEEN, Files, decibels, encoded, keep, painted, scene
-from tests.serving.chromium import chromium
+from tests.web.chromium import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 

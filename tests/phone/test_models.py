@@ -9,7 +9,7 @@ import pytest
 
 from gs_search.errors import BadInput
 from gs_search.phone.models import find_student_file, find_teacher_file
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.phone.conftest import export_by_hand
 
 
@@ -84,8 +84,8 @@ def test_the_teacher_beside_the_student_or_in_the_run_folder(folder: RunFolder, 
 def test_a_teacher_that_has_to_be_written(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the export's own code, which its own tests hold; here: that it is asked for the right one."""
     pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
-    from gs_search.export import exporting
-    from gs_search.groundwork import Groundwork
+    from gs_search.export import export as exporting
+    from gs_search.trial.assets import Groundwork
 
     (folder.trial(1) / "student.safetensors").write_bytes(b"")
     written: list[Any] = []

@@ -19,9 +19,9 @@ from gs_search.phone import runtime, server
 from gs_search.phone.models import Model
 from gs_search.phone.qr import qr_code
 from gs_search.phone.server import PhoneAddress, lan_address, serve
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.phone.conftest import export_by_hand
-from tests.serving.asking import request, visited
+from tests.web.asking import request, visited
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.phone.opened import UNSEEN, Files, decibels, encoded, painted, scene
-from tests.serving.chromium import chromium
+from tests.web.chromium import chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gs_search.engine.ray.nodes import PROBE, marked, unfit
 from gs_search.remote.guest import guest_problem, probed
 from gs_search.remote.store import Store, StoreLost
-from gs_search.search.nodes import PROBE, marked, unfit
 from tests.remote.s3 import BUCKET, S3Server
 
 URI = f"s3://{BUCKET}/guests"

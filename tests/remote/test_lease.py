@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from gs_search.errors import StudyBusy
-from gs_search.lock import myself
 from gs_search.remote import lease
 from gs_search.remote.lease import Lease, holder_there
 from gs_search.remote.store import Store
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
+from gs_search.system.lock import myself
 from tests.remote.s3 import BUCKET, S3Server
 
 OTHER = {"host": "another-machine", "pid": 123, "token": "theirs"}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gs_search.config import load_study
 from gs_search.errors import BadInput
 from gs_search.remote.mirror import Mirror, is_light, is_private
 from gs_search.remote.opened import send_back
 from gs_search.remote.store import Store
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
+from gs_search.study.config import load_study
 from tests.remote.s3 import BUCKET, S3Server
 from tests.synthetic_run import QUICKSTART, write_run
 

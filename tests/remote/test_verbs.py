@@ -10,7 +10,7 @@ import pytest
 
 from gs_search.cli import main
 from gs_search.remote import opened
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from tests.remote.s3 import BUCKET, KEYS, S3Server
 from tests.remote.test_mirror import upload
 from tests.synthetic_run import write_run
@@ -51,7 +51,7 @@ def test_what_is_written_goes_there(s3: S3Server, uri: str, tmp_path: Path, caps
 
 
 def test_the_end_of_a_watch_is_the_end_of_the_run(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from gs_search.status_view import watch
+    from gs_search.terminal.status import watch
 
     looks: list[float] = []
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import gs_search.groundwork
-import gs_search.retrain.looks
-import gs_search.trial
-from gs_search.runfolder import RunFolder
-from gs_search.trial import run_trial
+import gs_search.retrain.evaluate
+import gs_search.trial.assets
+import gs_search.trial.run
+from gs_search.results.run_folder import RunFolder
+from gs_search.trial.run import run_trial
 from tests import tiny_study
 
 CHANGES: dict[str, Any] = {
@@ -38,9 +38,9 @@ def cheap_features(images: Tensor, *, model: Any = None, threads: int = 1) -> np
 @pytest.fixture(scope="package")
 def cheap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (gs_search.groundwork, gs_search.trial, gs_search.retrain.looks):
+        for module in (gs_search.trial.assets, gs_search.trial.run, gs_search.retrain.evaluate):
             patch.setattr(module, "inception_features", cheap_features)
-        patch.setattr(gs_search.groundwork, "load_inception", lambda device: SimpleNamespace(weights_sha256="none"))
+        patch.setattr(gs_search.trial.assets, "load_inception", lambda device: SimpleNamespace(weights_sha256="none"))
         yield
 
 

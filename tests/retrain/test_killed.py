@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gs_search.runfolder import RunFolder
-from gs_search.trial import run_trial
+from gs_search.results.run_folder import RunFolder
+from gs_search.trial.run import run_trial
 from tests import tiny_study
-
-from .conftest import CHANGES, POINTS
+from tests.retrain.conftest import CHANGES, POINTS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gs_search.errors import BadInput
-from gs_search.lock import hold
-from gs_search.pick import Wish, pick_document, save_pick
-from gs_search.retrain.show import retrain_table, summary_lines
+from gs_search.results.pick import Wish, pick_document, save_pick
+from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.summary import retrain_document, summarize, write_summary
-from gs_search.runfolder import RunFolder
+from gs_search.system.lock import hold
+from gs_search.terminal.retrain import retrain_table, summary_lines
 from tests.synthetic_run import write_run
 
 STEPS = 400
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def members(folder: RunFolder) -> list[int]:
-    from gs_search.front_table import front_document
+    from gs_search.results.front import front_document
 
     return [member["number"] for member in front_document(folder)["front"]]
 

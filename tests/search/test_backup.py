@@ -15,11 +15,11 @@ import pytest
 from engine_studies import MakeStudy, complete
 
 from gs_search.errors import BadInput
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from gs_search.search import backup
 from gs_search.search.backup import RollingCopy, copy_file, finished_in
-from gs_search.search.database import open_database
 from gs_search.search.storage import Damaged, close_study, damage
+from gs_search.search.study_database import open_database
 
 
 @pytest.fixture

@@ -13,19 +13,26 @@ from ray.tune.search import Searcher
 from stand_ins import REFERENCE
 
 from gs_search.cli import main
-from gs_search.config import load_study
-from gs_search.constraints import fid_above_teacher, is_feasible, nearest_miss, resolve, too_large_to_start, violations
+from gs_search.engine.searcher import StudySearcher
 from gs_search.errors import GsSearchError, NothingFeasible
-from gs_search.front import OBJECTIVES
-from gs_search.front_table import front_document, front_table
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import StudyDatabase, open_database
+from gs_search.monitor.estimate import Baselines, standing
+from gs_search.monitor.status import study_status
+from gs_search.results.front import front_document, front_table
+from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.feasibility import MAX_REFUSED, Feasibility
 from gs_search.search.samplers import SAMPLERS
-from gs_search.search.searcher import StudySearcher
-from gs_search.search.standing import Baselines, standing
-from gs_search.status import study_status
-from gs_search.status_view import render_status
+from gs_search.search.study_database import StudyDatabase, open_database
+from gs_search.study.config import load_study
+from gs_search.study.constraints import (
+    fid_above_teacher,
+    is_feasible,
+    nearest_miss,
+    resolve,
+    too_large_to_start,
+    violations,
+)
+from gs_search.terminal.status import render_status
 
 BASELINES = {**REFERENCE, "protocol": {"id": "p"}, "noise": {"fid_std": 1.0}}
 """The teacher has FID 50, 1 GFLOP and 1 MB."""

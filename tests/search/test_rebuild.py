@@ -14,14 +14,14 @@ import pytest
 from engine_studies import SPACE, MakeStudy, complete, record_of, state_counts
 
 from gs_search import cli
-from gs_search.config import StudyConfig
 from gs_search.errors import BadInput, StudyBusy
-from gs_search.runfolder import RunFolder
+from gs_search.results.run_folder import RunFolder
 from gs_search.search import rebuild
-from gs_search.search.database import StudyDatabase, open_database
-from gs_search.search.endings import Asked
+from gs_search.search.outcomes import Asked
 from gs_search.search.rebuild import rebuild_database
 from gs_search.search.storage import close_study
+from gs_search.search.study_database import StudyDatabase, open_database
+from gs_search.study.config import StudyConfig
 
 WIDE: dict[str, Any] = {
     **SPACE,
@@ -301,7 +301,7 @@ def test_a_live_run_is_refused_by_name(make_study: MakeStudy) -> None:
     config, folder = make_study()
     complete(database := open_database(folder, config), database.ask())
     script = (
-        "import sys; from gs_search.runfolder import RunFolder\n"
+        "import sys; from gs_search.results.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).lock(): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

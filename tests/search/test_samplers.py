@@ -13,12 +13,12 @@ from engine_studies import BITS, SHARE, SPACE, complete, write_study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
-from gs_search.config import load_study
 from gs_search.errors import BadInput
-from gs_search.front import OBJECTIVES
-from gs_search.runfolder import RunFolder
-from gs_search.search.database import StudyDatabase
+from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.samplers import SAMPLERS, _value_at, generation_attribute, make_sampler
+from gs_search.search.study_database import StudyDatabase
+from gs_search.study.config import load_study
 
 TRIALS = 24
 """Past the start-up of every sampler: ten random trials, or a generation of ten."""

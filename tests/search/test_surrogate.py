@@ -10,13 +10,12 @@ import numpy as np
 import optuna
 import pytest
 
-from gs_search.front import front_indices, hypervolume
+from gs_search.results.pareto import front_indices, hypervolume
 from gs_search.search import surrogate
 from gs_search.search.storage import quiet
 from gs_search.search.surrogate import MOST, STARTUP, Room, SurrogateSampler, _Gain, _some
-from gs_search.space import SearchSpace
-
-from .kinds import KINDS
+from gs_search.study.space import SearchSpace
+from tests.driving.kinds import KINDS
 
 REFERENCE = (2.0, 1.0, 1.0)
 

@@ -13,18 +13,18 @@ from engine_studies import BITS, SHARE, SPACE, complete, record_of, state_counts
 from stand_ins import REFERENCE
 
 from gs_search.cli import main
-from gs_search.config import load_study
+from gs_search.engine import runner
+from gs_search.engine.console import Progress
 from gs_search.errors import BadInput
-from gs_search.front_table import front_document
-from gs_search.runfolder import RunFolder
-from gs_search.search import runner
-from gs_search.search.database import StudyDatabase, open_database
+from gs_search.monitor.status import study_status
+from gs_search.results.front import front_document
+from gs_search.results.run_folder import RunFolder
 from gs_search.search.enqueue import enqueue, parse_point
-from gs_search.search.progress import Progress
 from gs_search.search.samplers import generation_attribute
+from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.search.warm_start import warm_start
-from gs_search.status import study_status
-from gs_search.status_view import render_status
+from gs_search.study.config import load_study
+from gs_search.terminal.status import render_status
 
 Capture = pytest.CaptureFixture[str]
 MakeRun = Callable[..., StudyDatabase]
@@ -277,7 +277,7 @@ def test_from_on_the_command_line(
         calls.append(SimpleNamespace(**options))
         raise BadInput("enough")
 
-    monkeypatch.setattr("gs_search.search.runner.run_study", run_study)
+    monkeypatch.setattr("gs_search.engine.runner.run_study", run_study)
     assert main(["run", str(study), "--out", str(tmp_path / "new"), "--from", str(earlier.path)]) == 2
     assert calls[0].earlier.path == earlier.path
     assert main(["run", str(study), "--from", str(tmp_path / "gone")]) == 2

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from gs_search.errors import UnsupportedNetwork
 from gs_search.measure.flops import count_flops
 from gs_search.networks import AnimeGenerator, CartoonGenerator, ResnetGenerator, UnetGenerator
-from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import Teacher
 from gs_search.slimming.channels import Alive
-from gs_search.slimming.extract import check_parity, extract
+from gs_search.slimming.extraction import check_parity, extract
 from gs_search.slimming.layers import NORMS, slim_layers
 from gs_search.slimming.repair import attach_quantizers
 from gs_search.slimming.sparsity import mask_
+from gs_search.study.settings import GROUPS, SlimmingSettings
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, **more: int) -> nn.Conv2d:

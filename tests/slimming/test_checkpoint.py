@@ -17,13 +17,12 @@ from torch import Tensor
 
 from gs_search.errors import CheckpointError
 from gs_search.networks import ResnetGenerator
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming import Batch, Lessons, Slimmed, Teacher, record_targets, slim, slim_generator
 from gs_search.slimming.checkpoint import load_state, network_state, restore_network_, save_state
 from gs_search.slimming.repair import RepairTargets, attach_quantizers
-
-from .test_channels import BITS, OWN, Depthwise, randomised
-from .test_library import pictures
+from gs_search.study.settings import SlimmingSettings
+from tests.slimming.test_api import pictures
+from tests.slimming.test_channels import BITS, OWN, Depthwise, randomised
 
 SHORT = SlimmingSettings(
     target_gflops_ratio=0.5,

@@ -10,19 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import Batch, Lessons, Teacher
 from gs_search.slimming.channels import Alive
 from gs_search.slimming.distillation import Distillation, perceptual_of
-from gs_search.slimming.extract import extract
+from gs_search.slimming.extraction import extract
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.perceptual import Perceptual
 from gs_search.slimming.sparsity import mask_
 from gs_search.slimming.teacher import record_features
-
-from .lessons import random_teacher
-from .test_channels import Skips, random_alive, randomised
-from .test_library import pictures
+from gs_search.study.settings import GROUPS, SlimmingSettings
+from tests.slimming.lessons import random_teacher
+from tests.slimming.test_api import pictures
+from tests.slimming.test_channels import Skips, random_alive, randomised
 
 PLAIN = SlimmingSettings(feature_weight=1.0, distill_weight=2.0)
 MAP = replace(PLAIN, feature_match="map")

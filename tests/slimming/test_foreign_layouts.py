@@ -12,7 +12,7 @@ from torch import nn
 from gs_search.measure.flops import count_flops
 from gs_search.networks import Architecture, build
 from gs_search.slimming import SlimmingSettings, Teacher, load_student, save_student, slim_generator
-from gs_search.slimming.extract import check_parity, extract
+from gs_search.slimming.extraction import check_parity, extract
 from gs_search.slimming.layers import norms
 
 LAYOUTS = {

@@ -16,8 +16,7 @@ from gs_search.slimming import Teacher
 from gs_search.slimming.importance import RANKS, group_factors, rescale_, stiff_groups, taylor_scores, weight_scores
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.sparsity import magnitudes
-
-from .test_channels import OWN, Excited, Transposed, conv, randomised
+from tests.slimming.test_channels import OWN, Excited, Transposed, conv, randomised
 
 SOME: dict[str, Callable[[], nn.Module]] = {
     **OWN,

@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gs_search.errors import GsSearchError, UnsupportedNetwork
-from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import FrozenParts, Slimmed, Teacher, load_student, save_student, slim_generator
 from gs_search.slimming.adoption import plain_copy
 from gs_search.slimming.layers import SLIM, is_norm, slim_layers
 from gs_search.slimming.proving import count_products, fault, faults
-
-from .fast_style import ASSETS, fast_style
-from .kinds import KINDS, Around, Attention, FunctionalConv, Modulated, TiedWeights, TwoNames, conv
-from .test_library import HALF, pictures
+from gs_search.study.settings import GROUPS, SlimmingSettings
+from tests.slimming.fast_style import ASSETS, fast_style
+from tests.slimming.kinds import KINDS, Around, Attention, FunctionalConv, Modulated, TiedWeights, TwoNames, conv
+from tests.slimming.test_api import HALF, pictures
 
 QUICK = replace(HALF, steps=0, weight_bits=4, repair_pictures=4)
 
@@ -143,7 +142,7 @@ def test_what_is_frozen_is_said_before_anything_is_trained(monkeypatch: pytest.M
     def train(*args: object, **more: object) -> None:
         raise Trained
 
-    monkeypatch.setattr("gs_search.slimming.library.harm_of_rates", train)
+    monkeypatch.setattr("gs_search.slimming.api.harm_of_rates", train)
     with pytest.warns(FrozenParts, match="part .*kernel: of no layer that is known"), pytest.raises(Trained):
         slim_generator(make("own parameter between"), pictures(4), replace(QUICK, steps=1))
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from gs_search.errors import BadInput
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming import precision
 from gs_search.slimming.precision import Decision, decide, settled, slowdown, warning
+from gs_search.study.settings import SlimmingSettings
 
 CPU = torch.device("cpu")
 

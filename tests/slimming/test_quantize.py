@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import Teacher
 from gs_search.slimming.layers import slim_layers
-from gs_search.slimming.outputs import output_grid
+from gs_search.slimming.output_quantizer import output_grid
 from gs_search.slimming.quantize import (
     ACTIVATION_CLIPS,
     WEIGHT_CLIPS,
@@ -21,8 +20,8 @@ from gs_search.slimming.quantize import (
     weight_rows,
 )
 from gs_search.slimming.repair import attach_quantizers
-
-from .test_channels import Excited, Transposed, randomised
+from gs_search.study.settings import GROUPS, SlimmingSettings
+from tests.slimming.test_channels import Excited, Transposed, randomised
 
 LAYERS = {
     "convolution": (nn.Conv2d(4, 6, 3), 0),

@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from gs_search.settings import GROUPS, SlimmingSettings
-from gs_search.slimming.extract import extract
+from gs_search.slimming.extraction import extract
+from gs_search.slimming.im2col import Patches, as_matrix, from_matrix
 from gs_search.slimming.layers import SlimLayer, slim_layers, slimmable
-from gs_search.slimming.patches import Patches, as_matrix, from_matrix
 from gs_search.slimming.repair import _Sums, record_targets, repair_
 from gs_search.slimming.sparsity import Rules, cut_to_target, magnitudes, mask_
-
-from .lessons import RandomLessons, random_teacher
+from gs_search.study.settings import GROUPS, SlimmingSettings
+from tests.slimming.lessons import RandomLessons, random_teacher
 
 FLOAT = SlimmingSettings(weight_bits=32, activation_bits=32)
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from gs_search.networks import CartoonGenerator, ResnetGenerator
-from gs_search.settings import GROUPS
 from gs_search.slimming import Teacher
 from gs_search.slimming.importance import RANKS, Scaling
 from gs_search.slimming.layers import norms
 from gs_search.slimming.sparsity import Rules, Steering, cut, cut_to_target, magnitudes, proximal_step_
-
-from .lessons import random_teacher
+from gs_search.study.settings import GROUPS
+from tests.slimming.lessons import random_teacher
 
 EVEN = Rules(floor=2, round_to=1, prune="all", multipliers=dict.fromkeys(GROUPS, 1.0))
 

@@ -18,17 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from gs_search.errors import CheckpointError
 from gs_search.networks import Architecture, build, load_generator
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming import Teacher, load_student, record_targets, save_student, slim
-from gs_search.slimming.extract import extract
+from gs_search.slimming.extraction import extract
 from gs_search.slimming.layers import SlimGroupNorm, output_module, slim_layers
 from gs_search.slimming.repair import attach_quantizers
 from gs_search.slimming.sparsity import mask_
 from gs_search.slimming.student import pack_codes, student_mb, unpack_codes
 from gs_search.slimming.student_file import decode, encode
-
-from .lessons import RandomLessons, random_teacher
-from .test_channels import BITS, OWN, Depthwise, Skips, Transposed, random_alive, randomised
+from gs_search.study.settings import SlimmingSettings
+from tests.slimming.lessons import RandomLessons, random_teacher
+from tests.slimming.test_channels import BITS, OWN, Depthwise, Skips, Transposed, random_alive, randomised
 
 SMALL = Architecture("cyclegan_resnet", 8, 2)
 

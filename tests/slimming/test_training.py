@@ -13,7 +13,6 @@ from torch import nn
 from gs_search.errors import TrialFailed
 from gs_search.measure.flops import count_flops
 from gs_search.networks import Architecture
-from gs_search.settings import SlimmingSettings
 from gs_search.slimming import (
     Teacher,
     harm_of_rates,
@@ -23,11 +22,11 @@ from gs_search.slimming import (
     save_student,
     slim,
 )
-from gs_search.slimming.adversary import Adversary
+from gs_search.slimming.discriminator import Adversary
 from gs_search.slimming.layers import norms, slim_layers
 from gs_search.slimming.training import Training
-
-from .lessons import RandomLessons, random_teacher
+from gs_search.study.settings import SlimmingSettings
+from tests.slimming.lessons import RandomLessons, random_teacher
 
 PLAIN = SlimmingSettings(
     steps=3,

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from gs_search.networks import Architecture, PatchGan, ResnetGenerator, load_generator
-from gs_search.settings import GROUPS, SlimmingSettings
 from gs_search.slimming import Teacher, load_student, save_student
-from gs_search.slimming.adversary import Adversary
-from gs_search.slimming.extract import check_parity, extract
+from gs_search.slimming.discriminator import Adversary
+from gs_search.slimming.extraction import check_parity, extract
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.layers import SlimConvTranspose2d, norms, slim_layers, slimmable
+from gs_search.slimming.learning_rates import lesson_order
 from gs_search.slimming.objective import discriminator_loss, generator_loss
 from gs_search.slimming.quantize import (
     ActivationQuantizer,
@@ -30,12 +30,11 @@ from gs_search.slimming.quantize import (
     activation_range,
     best_weight_range,
 )
-from gs_search.slimming.rates import lesson_order
 from gs_search.slimming.repair import attach_quantizers
 from gs_search.slimming.sparsity import Rules, cut, magnitudes, mask_, proximal_step_
 from gs_search.slimming.training import Training
-
-from .lessons import RandomLessons, random_teacher
+from gs_search.study.settings import GROUPS, SlimmingSettings
+from tests.slimming.lessons import RandomLessons, random_teacher
 
 EVEN = Rules(floor=2, round_to=1, prune="all", multipliers=dict.fromkeys(GROUPS, 1.0))
 

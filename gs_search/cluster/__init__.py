@@ -1,7 +1,0 @@
-"""A study on machines that others look after: submitted as a job of Ray's, and the files that start a cluster."""
-
-from __future__ import annotations
-
-from gs_search.cluster.submission import Submission, follow, submit
-
-__all__ = ["Submission", "follow", "submit"]

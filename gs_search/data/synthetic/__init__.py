@@ -1,0 +1,1 @@
+"""Horses and zebras in a landscape, drawn on the fly."""

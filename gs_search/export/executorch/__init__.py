@@ -1,0 +1,1 @@
+"""ExecuTorch's files, and the proof that they are the student."""

@@ -1,0 +1,1 @@
+"""ONNX files: floats, whole numbers, and the proof that they are the student."""

@@ -1,0 +1,1 @@
+"""What a study will cost, from a few trials of few steps."""

@@ -1,0 +1,1 @@
+"""What lies in a run folder, and what follows from it: the front, its noise, the pick."""

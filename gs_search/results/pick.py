@@ -1,0 +1,271 @@
+"""Choosing one trial of a study: the balanced one, the best inside limits, the cheapest that is good enough, a weighted
+one, or one that a person names.
+
+``rank`` is the choice itself, on arrays. ``pick_document`` makes it for a run folder and adds what a person needs to
+judge it; ``save_pick`` records it in the run folder as ``pick.json``, where ``retrain`` and ``export`` find it through
+``read_pick``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gs_search import __version__
+from gs_search.errors import BadInput, NothingFeasible
+from gs_search.results import pick_words
+from gs_search.results.front import Finished, finished_students
+from gs_search.results.pareto import OBJECTIVES, front_indices
+from gs_search.results.run_folder import RunFolder
+from gs_search.results.surroundings import Surroundings
+from gs_search.study.constraints import fid_above_teacher, is_feasible, nearest_miss, resolve, violations
+
+__all__ = ["PICK_FILE", "Rule", "Wish", "pick_document", "rank", "read_pick", "save_pick"]
+
+SCHEMA = 1
+PICK_FILE = "pick.json"
+RUNNERS_UP = 3
+
+Rule = Literal["knee", "best_fid", "cheapest", "weights", "named"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asks for. Limits are inclusive."""
+
+    max_gflops: float | None = None
+    max_mb: float | None = None
+    max_latency_ms: float | None = None
+    """Milliseconds a picture, as measured in the trial: one CPU thread (or the study's GPU)."""
+    max_fid: float | str | None = None
+    """A number, or ``teacher+10``."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Objective to its weight; those that are not named count nothing."""
+    trial: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise BadInput for what nobody can mean."""
+        if self.trial is not None and (self.weights or any(value is not None for value in self.limits.values())):
+            raise BadInput("--trial names the trial, limits and weights choose one: give the one or the others")
+        for name, value in self.limits.items():
+            if value is not None and not _is_limit(name, value):
+                above = ", or one to add to the teacher's, as in teacher+10" if name == "max_fid" else ""
+                raise BadInput(f"--{name.replace('_', '-')}: must be a number above 0{above}, not {value}")
+        if unknown := [name for name in self.weights if name not in OBJECTIVES]:
+            raise BadInput(f"--weights: {unknown[0]}: no such objective; there are {', '.join(OBJECTIVES)}")
+        values = self.weights.values()
+        if self.weights and not (all(math.isfinite(value) and value >= 0 for value in values) and any(values)):
+            raise BadInput("--weights: must be numbers from 0 on, at least one of them above 0")
+
+    @property
+    def limits(self) -> dict[str, float | str | None]:
+        """The four limits by name, as they were given."""
+        names = ("max_gflops", "max_mb", "max_latency_ms", "max_fid")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def rule(self) -> Rule:
+        """How to choose: by a name, by weights, by a budget, by a FID that will do, or the balanced one."""
+        if self.trial is not None:
+            return "named"
+        if self.weights:
+            return "weights"
+        if any(value is not None for name, value in self.limits.items() if name != "max_fid"):
+            return "best_fid"
+        return "knee" if self.max_fid is None else "cheapest"
+
+
+def _is_limit(name: str, value: float | str) -> bool:
+    if isinstance(value, str):
+        return name == "max_fid" and fid_above_teacher(value) is not None
+    return math.isfinite(value) and value > 0
+
+
+def rank(
+    points: ArrayLike, rule: Rule, *, weights: Sequence[float] | None = None, scale: ArrayLike | None = None
+) -> list[int]:
+    """Order the front of ``points`` from the best choice to the worst.
+
+    ``knee``: nearest to the best value of every objective, each scaled to 0..1 on the front. ``weights``: the same with
+    the squares weighted; equal weights are the knee. ``best_fid``: by the first column, then by the next ones.
+    ``cheapest``: by the columns after the first, then by the first. What is equal keeps its order.
+
+    Args:
+        points: n x m, FID first.
+        weights: m values from 0 on, for ``weights``.
+        scale: points whose front gives the scale, k x m; else that of ``points``.
+
+    Returns:
+        Indices of the members of the front; empty where no row is finite.
+    """
+    rows = np.asarray(points, np.float64)
+    members = front_indices(rows)
+    if not members:
+        return []
+    front = rows[members]
+    if rule in ("best_fid", "cheapest"):
+        columns = list(range(front.shape[1]))
+        first, *others = columns
+        order = np.lexsort(front[:, columns if rule == "best_fid" else [*others, first]].T[::-1])
+    else:
+        whole = front if scale is None else np.asarray(scale, np.float64)[front_indices(scale)]
+        low, high = whole.min(axis=0), whole.max(axis=0)
+        span = np.where(high > low, high - low, 1.0)
+        factors = np.ones(front.shape[1]) if weights is None else np.asarray(weights, np.float64)
+        order = np.argsort((factors * ((front - low) / span) ** 2).sum(axis=1), kind="stable")
+    return [members[index] for index in order]
+
+
+def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
+    """Choose a trial of a run folder, and say why.
+
+    Only students that keep the study's own constraints are chosen. ``why`` holds two sentences; ``runners_up`` the
+    next ones by the same rule, with ``fid_gap`` (how much higher their FID is), ``margin`` (what chance explains of
+    it) and ``tie``; ``steps`` the neighbours on the front in the directions of a better FID, fewer GFLOPs and fewer
+    MB, with what each costs; ``chance`` whether the gap to the runner-up is more than noise (None where there is no
+    runner-up); ``warnings`` what speaks against the choice.
+
+    Raises:
+        NothingFeasible: no student keeps the limits; the message names the nearest.
+        BadInput: a file is torn, or ``wish.trial`` is no trial of the study.
+    """
+    found = finished_students(folder)
+    limits = resolve(wish.limits, found.baselines)
+    students = [_named(folder, found, wish.trial)] if wish.trial is not None else _inside(folder, found, limits)
+    order = [students[index] for index in _ranked([_point(result) for result in students], wish, found.points)]
+    surroundings = Surroundings(folder, found)
+    chosen, *others = order
+    balanced = wish.rule in ("knee", "weights") and not limits
+    return {
+        "schema": SCHEMA,
+        "study": chosen["study"],
+        "folder": str(folder),
+        "trial": chosen["number"],
+        "rule": wish.rule,
+        "options": {name: value for name, value in wish.limits.items() if value is not None}
+        | ({"weights": dict(wish.weights)} if wish.weights else {}),
+        "limits": limits,
+        "objectives": chosen["objectives"],
+        **{name: chosen.get(name) for name in ("latency_ms", "kid", "psnr_to_teacher", "point", "key", "protocol")},
+        "repeats": surroundings.repeats(chosen),
+        "why": pick_words.why(
+            chosen["number"],
+            wish.rule,
+            chosen["objectives"],
+            found.baselines["teacher"],
+            found.baselines["input"],
+            count=len(order) if balanced else len(students),
+            within=pick_words.limits(limits, wish.limits),
+            weights=wish.weights,
+        ),
+        "runners_up": [surroundings.against(chosen, other) for other in others[:RUNNERS_UP]],
+        "steps": surroundings.steps(chosen),
+        "chance": surroundings.chance(chosen, others[0]) if others else None,
+        "warnings": [*surroundings.warnings(chosen, order), *_by_the_means(order, wish, limits, surroundings)],
+        "teacher": found.baselines["teacher"],
+        "input": found.baselines["input"],
+        "noise": found.baselines["noise"],
+    }
+
+
+def save_pick(folder: RunFolder, document: Mapping[str, Any]) -> Path:
+    """Record a choice in the run folder, in place of an earlier one; return the file."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    path = folder.path / PICK_FILE
+    # The folder may move; the file lies in it.
+    content = {name: value for name, value in document.items() if name != "folder"}
+    folder.write_json(path, {**content, "saved": now, "gs_search": __version__})
+    return path
+
+
+def read_pick(folder: RunFolder) -> dict[str, Any]:
+    """Return what ``save_pick`` recorded: ``trial``, ``rule``, ``options``, ``objectives``, ``saved`` and the rest.
+
+    Raises:
+        BadInput: nothing was picked, the file is damaged, or its trial is not there any more.
+    """
+    path = folder.path / PICK_FILE
+    if not path.is_file():
+        raise BadInput(f"{folder}: nothing has been picked yet; choose with `gs-search pick {folder} --save`")
+    document = folder.read_json(path)
+    again = f"choose again with `gs-search pick {folder} --save`"
+    if document.get("schema") != SCHEMA or not isinstance(document.get("trial"), int):
+        raise BadInput(f"{path}: not a choice of this version (schema {document.get('schema')}); {again}")
+    result = folder.trial(document["trial"]) / "result.json"
+    if not result.is_file() or folder.read_json(result).get("key") != document.get("key"):
+        raise BadInput(f"{path}: names trial {document['trial']}, which is gone or another one now; {again}")
+    return document
+
+
+def _point(result: Mapping[str, Any]) -> list[float]:
+    return [float(result["objectives"][name]) for name in OBJECTIVES]
+
+
+def _ranked(points: Sequence[Sequence[float]], wish: Wish, scale: ArrayLike) -> list[int]:
+    if wish.rule != "weights":
+        return rank(points, wish.rule)
+    return rank(points, "weights", weights=[wish.weights.get(name, 0.0) for name in OBJECTIVES], scale=scale)
+
+
+def _named(folder: RunFolder, found: Finished, number: int) -> dict[str, Any]:
+    """The result of a trial that a person names."""
+    for result in found.feasible:
+        if result["number"] == number:
+            return result
+    for result in found.complete:
+        if result["number"] == number:
+            missed = nearest_miss([result], found.limits)
+            raise NothingFeasible(f"{folder}: trial {number} misses a constraint of the study; {missed}")
+    path = folder.trial(number) / "result.json"
+    if not path.is_file():
+        raise BadInput(f"{folder}: has no trial {number} that ended; `gs-search front {folder}` lists trials")
+    result = folder.read_json(path)
+    raise BadInput(f"{folder}: trial {number} left no student ({result['state']}, {result.get('cause')})")
+
+
+def _inside(folder: RunFolder, found: Finished, limits: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The students that keep the limits, at least one."""
+    if not limits:
+        return found.feasible
+    measured = [_with_latency(result) for result in found.feasible]
+    if "max_latency_ms" in limits and not any(math.isfinite(one["objectives"]["latency_ms"]) for one in measured):
+        raise NothingFeasible(f"{folder}: no trial has a measured latency, so none keeps --max-latency-ms")
+    kept = [is_feasible(violations(one["objectives"], limits)) for one in measured]
+    if not any(kept):
+        raise NothingFeasible(
+            f"{folder}: no student among {len(measured)} {pick_words.limits(limits, {})}; "
+            f"{nearest_miss(measured, limits)}"
+        )
+    return [result for result, keeps in zip(found.feasible, kept, strict=True) if keeps]
+
+
+def _with_latency(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as the limits see it; one whose latency was not measured keeps no limit of it."""
+    latency = result.get("latency_ms")
+    latency = float(latency) if isinstance(latency, (int, float)) else math.inf
+    return {"number": result["number"], "objectives": {**result["objectives"], "latency_ms": latency}}
+
+
+def _by_the_means(
+    order: Sequence[Mapping[str, Any]], wish: Wish, limits: Mapping[str, float], surroundings: Surroundings
+) -> list[str]:
+    """Whether the means over other seeds, where all that could be chosen have them, would choose another trial."""
+    readings = [surroundings.reading(result) for result in order]
+    if wish.rule == "named" or not all(reading.others for reading in readings):
+        return []
+    ceiling = limits.get("max_fid", math.inf)
+    rows = [[reading.mean, *_point(result)[1:]] for reading, result in zip(readings, order, strict=True)]
+    kept = [index for index, row in enumerate(rows) if row[0] <= ceiling]
+    if not kept:
+        return [f"over other seeds none of these {len(rows)} students has a mean FID of at most {ceiling:.4g}"]
+    best = kept[_ranked([rows[index] for index in kept], wish, rows)[0]]
+    if order[best]["number"] == order[0]["number"]:
+        return []
+    return [f"by the mean FIDs over other seeds the choice would be trial {order[best]['number']}"]

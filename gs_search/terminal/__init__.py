@@ -1,0 +1,1 @@
+"""What verbs print: tables of status, front, pick, retrainings and exported files."""

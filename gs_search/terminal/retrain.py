@@ -1,0 +1,121 @@
+"""What a person sees of full trainings: lines and a bar on standard error while they go on, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from gs_search.engine.console import Progress, duration
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Display", "retrain_table", "summary_lines"]
+
+
+class Display:
+    """Lines, and on a terminal a bar below them; a context manager.
+
+    Args:
+        stream: where to; standard error unless given.
+        quiet: show nothing.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, *, quiet: bool = False) -> None:
+        self._lines = Progress(stream, quiet=quiet)
+        self._bar: Bar | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def note(self, line: str) -> None:
+        """Write a line."""
+        self._lines.note(line)
+
+    def progress(self, content: Mapping[str, Any]) -> None:
+        """Move the bar.
+
+        Args:
+            content: of ``progress.json``.
+        """
+        console = self._lines.console
+        if not console.is_terminal or console.quiet:
+            return
+        if self._bar is None:
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"), console=console, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("steps", total=content["steps"], left="")
+        left = content["seconds_left"]
+        best = "" if content["fid"] is None else f"  best FID {content['fid']:.2f}"
+        self._bar.update(
+            self._task,
+            description=content["phase"],
+            completed=content["step"],
+            left=("" if left is None else f"{duration(left)} left") + best,
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def retrain_table(record: Mapping[str, Any], teacher: Mapping[str, Any]) -> RenderableType:
+    """Draw one finished training beside its trial.
+
+    Args:
+        record: its ``result.json``.
+        teacher: the study's ``baselines.json``.
+    """
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    test, short = record["test"] or {}, record["short"]
+    for heading in ("", "FID", "KID", "PSNR dB", "FID, test", "KID, test", "PSNR dB, test", "GFLOPs", "MB", "ms"):
+        table.add_column(heading, justify="right" if heading else "left")
+
+    def draw(name: str, found: Mapping[str, Any], kept: Mapping[str, Any] | None, style: str = "") -> None:
+        figures = [(one or {}).get(key) for one in (found, kept) for key in ("fid", "kid", "psnr_to_teacher")]
+        figures += [found.get(key) for key in ("gflops", "size_mb", "latency_ms")]
+        forms = (*(".2f", ".4f", ".2f") * 2, ".4g", ".3g", ".1f")
+        table.add_row(name, *map(_figure, figures, forms), style=style)
+
+    draw("trained in full", {**record, **record["objectives"]}, test, "bold green")
+    draw("as a trial", {**short, **short["objectives"]}, test.get("short"))
+    table.add_section()
+    draw("teacher", teacher["teacher"], test.get("teacher"))
+    draw("input", teacher["input"], test.get("input"))
+    schedule = record["schedule"]
+    title = Text(f"trial {record['number']} of {record['study']}, trained in full", style="bold green")
+    told = Text(
+        f"{schedule['steps']} steps of {schedule['batch_size']} pictures in {duration(record['seconds'])}; the best of "
+        f"{len(record['looks'])} looks, by FID on validation pictures, was after step {record['best_step']}"
+    )
+    lacking = Text("the study keeps no test pictures back", style="yellow")
+    return Group(title, table, told, *([] if test else [lacking]))
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the document of ``summary`` says, a sentence a line; warnings last."""
+    return [*summary["sentences"], *(f"but {warning}" for warning in summary["warnings"])]
+
+
+def _figure(value: object, form: str) -> str:
+    return format(value, form) if isinstance(value, (int, float)) else "-"

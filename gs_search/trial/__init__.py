@@ -1,0 +1,1 @@
+"""One trial of a study, and what all of them share."""
