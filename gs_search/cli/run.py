@@ -104,9 +104,11 @@ def run(
     folder.check(config)
     check_inputs(config, here=not address or address == "local")
 
+    from gs_search.dashboard.publish import publish_quietly
     from gs_search.engine.console import Progress
     from gs_search.engine.runner import run_study
 
+    progress = Progress()
     summary = run_study(
         config,
         folder,
@@ -117,7 +119,9 @@ def run(
         earlier=source,
         address=address,
         insecure=insecure,
-        progress=Progress(),
+        progress=progress,
+        # Plain ``optuna-dashboard`` then shows what ``gs-search dashboard`` does.
+        on_end=lambda ended: publish_quietly(ended, folder, progress.note),
     )
     if options.as_json:
         print_json({**dataclasses.asdict(summary), "folder": str(folder)})

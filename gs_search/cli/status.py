@@ -94,11 +94,11 @@ def front(
     if reevaluate is not None:
         document = _reevaluated(found, document, reevaluate, workers)
     if dump_images is not None:
-        from gs_search.trial.run import run as trial
+        from gs_search.trial.run import dump_images as write_pictures
 
         if dump_images.is_dir() and any(dump_images.iterdir()):
             raise BadInput(f"{dump_images}: is not empty; give --dump-images a new folder")
-        trial.dump_images(found, dump_images, [member["number"] for member in document["front"]])
+        write_pictures(found, dump_images, [member["number"] for member in document["front"]])
         click.echo(f"pictures in {dump_images}", err=True)
     for form, name in files.items():
         if name is not None:
@@ -133,7 +133,8 @@ def _reevaluated(folder: RunFolder, document: dict[str, Any], seeds: int, worker
 
 
 def _write_front(document: dict[str, Any], form: str, name: str) -> None:
-    from gs_search.terminal.front_files import front_csv, front_markdown, write_file
+    from gs_search.system.files import write_file
+    from gs_search.terminal.front_files import front_csv, front_markdown
 
     if form == "png":
         from gs_search.report.front_png import front_png

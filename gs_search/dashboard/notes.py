@@ -182,7 +182,7 @@ def study_note(
     """Tell of a study: its front beside the teacher, the knee, what was picked, and how far figures can be trusted.
 
     Args:
-        document: see ``front_table.front_document``.
+        document: see ``results.front.front_document``.
         folder: the run folder as it is to stand in commands.
         endings: number of trials by the words for their kind.
         pick: what ``pick`` has saved, if it has.

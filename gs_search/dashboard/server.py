@@ -49,7 +49,7 @@ def serve(
         BadInput: the port is taken, the host is none of this machine, a name is none, or the database is damaged.
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    app = DashboardApp(folder, url=database_url(folder.config()), writable=allow_edit)
+    app = DashboardApp(folder, url=database_url(folder.config().storage), writable=allow_edit)
     try:
         _look(app, folder)
         with listening(host, port, first=DEFAULT_PORT) as server:

@@ -27,7 +27,7 @@ __all__ = [
 
 METRIC_NAMES_KEY = "study:metric_names"
 METRIC_NAMES = ["FID", "GFLOPs", "size (MB)"]
-"""What people read instead of ``front.OBJECTIVES``: with units, where there are any."""
+"""What people read instead of ``pareto.OBJECTIVES``: with units, where there are any."""
 
 PIECE = 2045
 """Characters of one attribute, as optuna-dashboard cuts them."""

@@ -17,10 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from gs_search.system.text import duration
+
 if TYPE_CHECKING:
     from gs_search.monitor.estimate import Standing
 
-__all__ = ["Progress", "duration"]
+__all__ = ["Progress"]
 
 
 class Progress:
@@ -128,11 +130,3 @@ def _objectives(record: Mapping[str, Any]) -> str:
     if not values:
         return ""
     return f" fid {values['fid']:7.2f}  gflops {values['gflops']:8.4f}  MB {values['size_mb']:7.3f}"
-
-
-def duration(seconds: float) -> str:
-    """Write a length of time with two units at most: ``45 s``, ``3 min``, ``2 h 5 min``."""
-    if seconds < 90:
-        return f"{max(0, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

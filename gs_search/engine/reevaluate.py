@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gs_search.engine.console import duration
 from gs_search.engine.memory import fitted
 from gs_search.engine.ray.local import plan_workers, worker_environment
 from gs_search.errors import TrialFailed
@@ -21,6 +20,7 @@ from gs_search.results.repeats import place_of, repeat_is_there, seed_of
 from gs_search.results.run_folder import RunFolder
 from gs_search.system.machine import memory
 from gs_search.system.process_pool import answers
+from gs_search.system.text import duration
 
 if TYPE_CHECKING:
     from gs_search.study.config import StudyConfig

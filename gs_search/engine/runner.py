@@ -1,6 +1,6 @@
 """Running a study: from a configuration and a folder to a number of finished trials.
 
-Reading order for the engine: this module, then ``searcher`` (what Tune asks and hears), ``database`` (what is
+Reading order for the engine: this module, then ``searcher`` (what Tune asks and hears), ``search.study_database`` (what is
 remembered), ``worker`` (what runs elsewhere). Ray is imported only once there is something to run.
 """
 
@@ -35,6 +35,8 @@ from gs_search.study.database_url import database_url, with_driver
 from gs_search.system.signals import interruption
 
 if TYPE_CHECKING:
+    import optuna
+
     from gs_search.results.run_folder import RunFolder
     from gs_search.study.config import StudyConfig
 
@@ -84,6 +86,7 @@ def run_study(
     storage: str | None = None,
     address: str | None = None,
     insecure: bool = False,
+    on_end: Callable[[optuna.Study], None] | None = None,
     trial_function: str = "gs_search.trial.run:trial_in_rungs",
     prepare_function: str = "gs_search.trial.assets:prepare",
 ) -> StudySummary:
@@ -97,6 +100,7 @@ def run_study(
         address: of a Ray cluster, ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None starts Ray on this machine.
         insecure: take a cluster that lets everyone in.
         storage: URL of another database than ``GS_SEARCH_STORAGE``, the study or its folder name.
+        on_end: called with the study when no worker is left, however the run ends; it must not raise.
         trial_function, prepare_function: ``module:name`` of the trial, and of what prepares the study for it.
 
     Raises:
@@ -108,7 +112,7 @@ def run_study(
     total = config.trials if trials is None else trials
     hours = config.hours if hours is None else hours
     with _plain_errors(folder), progress or Progress() as progress, folder.lock(progress.note):
-        url = with_driver(storage) if storage else database_url(config)
+        url = with_driver(storage) if storage else database_url(config.storage)
         folder.join(database=url is None)
         folder.create(config)
         keeper = StoreKeeper(folder, None if url else RollingCopy(folder, progress.note))
@@ -137,6 +141,7 @@ def run_study(
                     address=cluster_address(address),
                     insecure=insecure,
                     earlier=earlier,
+                    on_end=on_end,
                     trial_function=trial_function,
                     keeper=keeper,
                 ),
@@ -174,6 +179,7 @@ class _Run:
     insecure: bool
     earlier: RunFolder | None
     """None where there is none, or its students have been taken over."""
+    on_end: Callable[[optuna.Study], None] | None
     trial_function: str
     keeper: StoreKeeper
 
@@ -252,7 +258,8 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
                 # Only now, when no worker can write a result any more.
                 run.database.settle("interrupted", "the run was stopped")
                 run.keeper.results()
-                _publish(run)
+                if run.on_end is not None:
+                    run.on_end(run.database.study)
             finally:
                 run.keeper.close()
     return ending
@@ -276,13 +283,6 @@ def _ray(run: _Run, scratch: Path) -> Iterator[Cluster]:
         note=run.progress.note,
     ) as cluster:
         yield cluster
-
-
-def _publish(run: _Run) -> None:
-    """Have plain ``optuna-dashboard`` show what ``gs-search dashboard`` does."""
-    from gs_search.dashboard.publish import publish_quietly
-
-    publish_quietly(run.database.study, run.folder, run.progress.note)
 
 
 def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[], bool]) -> str:

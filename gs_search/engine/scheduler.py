@@ -1,4 +1,4 @@
-"""Tune's side of Pareto-aware stopping; the rule itself is in ``rungs``."""
+"""Tune's side of Pareto-aware stopping; the rule itself is in ``search.stopping``."""
 
 from __future__ import annotations
 

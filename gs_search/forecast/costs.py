@@ -110,7 +110,7 @@ def preparation_seconds(config: StudyConfig, measured: Measured, costs: Costs) -
     """
     more = {name: measured["wanted"][name] - count for name, count in measured["few"].items()}
     each = dict(measured["picture_seconds"])
-    each["inception"] /= measured.get("cores", 1)  # which all of them share, see ``groundwork.prepare``
+    each["inception"] /= measured.get("cores", 1)  # which all of them share, see ``trial.assets.prepare``
     seconds = measured["seconds"]
     seconds += more["views"] * (each["open"] + each["answer"]) + more["real"] * each["open"]
     seconds += more["val"] * (each["open"] + each["paint"] + 2 * each["inception"])

@@ -163,7 +163,7 @@ def render_forecast(document: Mapping[str, Any]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from gs_search.engine.console import duration
+    from gs_search.system.text import duration
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
     spread = document["trial_seconds"]

@@ -1,7 +1,7 @@
 """How far a study is, also while it runs: reads the database and the trials' folders, changes neither.
 
 ``StatusReader`` may look again and again: a trial that has ended does not change, so that each is judged once, and
-its ``result.json`` is read again only where the file has. ``status_view`` shows what is found.
+its ``result.json`` is read again only where the file has. ``terminal.status`` shows what is found.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class StatusReader:
     def _open(self, config: StudyConfig) -> StudyDatabase:
         from gs_search.search.study_database import open_database
 
-        url = database_url(config)
+        url = database_url(config.storage)
         # A database that was made anew has another inode.
         stamp = url or getattr(_stat(self.folder.database), "st_ino", None)
         if self._database is None or self._database[0] != stamp:

@@ -32,7 +32,7 @@ class Surroundings:
         return self._read(result).reading
 
     def repeats(self, result: Result) -> Mapping[str, Any] | None:
-        """What other seeds say of a student, as ``noise.describe`` has it."""
+        """What other seeds say of a student, as ``fid_uncertainty.describe`` has it."""
         return describe(self.reading(result), self._read(result).failed)
 
     def _read(self, result: Result) -> Repeats:

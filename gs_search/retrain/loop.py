@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.data.images import grid, to_uint8, write_png
-from gs_search.engine.console import duration
 from gs_search.errors import TrialFailed
 from gs_search.measure.psnr import psnr
 from gs_search.retrain.evaluate import look_at
@@ -29,6 +28,7 @@ from gs_search.slimming.distributed import ALONE, Team
 from gs_search.slimming.precision import warning
 from gs_search.slimming.run import LOG_EVERY, Run
 from gs_search.slimming.student import load_student, save_student
+from gs_search.system.text import duration
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint
 from gs_search.trial.run import LOOK_PICTURES, curve_csv, repair_targets
 

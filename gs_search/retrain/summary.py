@@ -76,7 +76,7 @@ def summarize(folder: RunFolder, schedule: Mapping[str, Any] | None = None) -> d
         ``points``, by their place in the search's order of FIDs: ``trial``, ``short`` and ``full`` objectives (of the
         validation pictures), ``short_test_fid``, ``test_fid``, ``place_short``, ``place_full`` (from 1, by FID);
         ``agreement`` of the short FIDs with the full ones of ``agreement["split"]``, and ``agreement_val`` with those
-        of the validation pictures, see ``agreement.agreement``; ``picked``: ``trial``, ``by`` (``pick.json`` or
+        of the validation pictures, see ``results.agreement``; ``picked``: ``trial``, ``by`` (``pick.json`` or
         ``knee``), its place among the points by the rule that chose it, before and after; ``left_out``: trials trained
         in another way; ``sentences`` and ``warnings``, for people.
     """

@@ -15,9 +15,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gs_search.engine.console import duration
 from gs_search.errors import BadInput
 from gs_search.search.storage import close_study, damage, is_counted, open_study
+from gs_search.system.text import duration
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder

@@ -63,7 +63,7 @@ def enqueue(folder: RunFolder, texts: Sequence[str]) -> dict[str, Any]:
     config = folder.config()
     space = Feasibility(folder, config).space()  # a point that may not start would only be answered so
     points = [parse_point(text, space) for text in texts]
-    url = database_url(config)
+    url = database_url(config.storage)
     if url is None and folder.mirror is not None and (holder := folder.holder()):
         raise BadInput(
             f"{folder}: process {holder['pid']} on {holder['host']} runs this study, and has its database; points "

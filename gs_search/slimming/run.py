@@ -128,7 +128,7 @@ def slim(
         targets: the teacher's layer outputs for the repair.
         seed: of the discriminator, the order of views and the buffer; on a CPU with one thread it fixes every
             number.
-        rate_factor: on the learning rates of weights and scales, from ``rates.rate_factor``.
+        rate_factor: on the learning rates of weights and scales, from ``learning_rates.rate_factor``.
         real: target-domain pictures for the discriminator.
         on_progress: called at every logged step.
         on_repaired: called with the student before its first training step; says the factor from there on.

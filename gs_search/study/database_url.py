@@ -9,12 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from typing import TYPE_CHECKING
 
 from gs_search.errors import BadInput
-
-if TYPE_CHECKING:
-    from gs_search.study.config import StudyConfig
 
 __all__ = ["SECRETS", "VARIABLE", "database_url", "url_problem", "with_driver"]
 
@@ -31,15 +27,18 @@ DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql", "MySQLdb"
 _NAMED = re.compile(r"\$\{(\w+)\}")
 
 
-def database_url(config: StudyConfig) -> str | None:
+def database_url(storage: str | None) -> str | None:
     """The URL of the study's database, for SQLAlchemy; None where it is ``study.db`` of the run folder.
 
     It may hold a password, and must not be printed or written.
 
+    Args:
+        storage: ``storage`` of the study file.
+
     Raises:
         BadInput: a variable in it is not set, or no installed package speaks to such a server.
     """
-    text = os.environ.get(VARIABLE) or config.storage
+    text = os.environ.get(VARIABLE) or storage
     if not text:
         return None
     for name in _NAMED.findall(text):

@@ -1,7 +1,7 @@
 """The search space: which settings a search may vary, how far, and under which conditions.
 
 A space proposes values through the three ``suggest_*`` methods of a trial, checks points, and gives each
-point one canonical key, by which equal points are recognised. ``spacefile`` reads it from YAML. It knows no
+point one canonical key, by which equal points are recognised. ``space_file`` reads it from YAML. It knows no
 optimizer, no torch, and nothing of what a setting does.
 """
 
@@ -160,7 +160,7 @@ class SearchSpace:
         return {p.name: point[p.name] for p in self.active(point) if p.name in point}
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the space as plain data; ``spacefile.space_from_dict`` reads it back."""
+        """Write the space as plain data; ``space_file.space_from_dict`` reads it back."""
         parameters = {parameter.name: parameter.to_dict() for parameter in self.parameters}
         written = {"parameters": {**self.constants, **parameters}}
         return written | {"start_points": [dict(point) for point in self.start_points]}

@@ -1,19 +1,15 @@
-"""A front as a file for other programs and for documents: CSV, a table in Markdown. Written whole or not at all."""
+"""A front as a file for other programs and for documents: CSV, a table in Markdown."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from gs_search.errors import BadInput
 from gs_search.results.front import front_notes
 
-__all__ = ["front_csv", "front_markdown", "write_file"]
+__all__ = ["front_csv", "front_markdown"]
 
 
 def front_csv(document: Mapping[str, Any]) -> str:
@@ -115,26 +111,3 @@ def _figure(value: object, form: str) -> str:
 
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file of the user's: all of it, or what was there stays; raises BadInput where that cannot be."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from gs_search.engine.console import Progress, duration
+from gs_search.engine.console import Progress
+from gs_search.system.text import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.text import Text
 
-from gs_search.engine.console import duration
 from gs_search.errors import GsSearchError
 from gs_search.monitor.status import StatusReader
 from gs_search.remote import Place, is_remote
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.text import duration
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType, RenderResult

@@ -183,7 +183,7 @@ def prepare(
 def _gpu_memory(device: torch.device) -> dict[str, float] | None:
     """What the steps of ``harm_of_rates``, on the whole teacher, have taken at most, and what there is; in 10^6 bytes.
 
-    No student takes more; so many trials go on one GPU (``search.cluster``).
+    No student takes more; so many trials go on one GPU (``engine.ray.local``).
     """
     if device.type != "cuda":
         return None

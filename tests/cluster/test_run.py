@@ -254,7 +254,7 @@ def test_real_trials_survive_all_of_it(cluster: RayCluster, postgres: Postgres) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GS_SEARCH_STORAGE", storage)
         config = load_study(hard)
-        database = open_database(RunFolder(out), config, url=database_url(config), read_only=True)
+        database = open_database(RunFolder(out), config, url=database_url(config.storage), read_only=True)
         states = [trial.state.name for trial in database.trials()]
         assert database.counted() == CENTRAL and states.count("COMPLETE") == CENTRAL
         assert set(states) <= {"COMPLETE", "FAIL"}, "nothing runs, nothing waits"

@@ -155,7 +155,7 @@ def check(study: Path, out: Path, total: int) -> list[tuple[str, str]]:
         key and state of each trial that counts, in the order in which they were proposed.
     """
     folder, config = RunFolder(out), load_study(study)
-    database = open_database(folder, config, url=database_url(config))
+    database = open_database(folder, config, url=database_url(config.storage))
     states = state_counts(database)
     assert states.keys() <= {"COMPLETE", "PRUNED", "FAIL"}, states
     results = {record["number"]: record for record in folder.results()}

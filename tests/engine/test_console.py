@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gs_search.engine.console import Progress, duration
+from gs_search.engine.console import Progress
 from gs_search.monitor.estimate import Standing
+from gs_search.system.text import duration
 
 GOOD = {"number": 3, "state": "COMPLETE", "objectives": {"fid": 61.3, "gflops": 0.0412, "size_mb": 0.1104}}
 

@@ -88,15 +88,15 @@ def test_the_environment_has_precedence_and_variables_are_filled_in(
     write_study: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(monkeypatch, "psycopg")
-    assert database_url(load_study(write_study())) is None
+    assert database_url(load_study(write_study()).storage) is None
     config = load_study(write_study(f"{STUDY}storage: postgresql://me:${{PW}}@h/db\n"))
     assert config.to_resolved()["storage"] == "postgresql://me:${PW}@h/db", "as it was written"
     with pytest.raises(BadInput, match="PW is not set"):
-        database_url(config)
+        database_url(config.storage)
     monkeypatch.setenv("PW", "sEcReT")
-    assert database_url(config) == "postgresql+psycopg://me:sEcReT@h/db"
+    assert database_url(config.storage) == "postgresql+psycopg://me:sEcReT@h/db"
     monkeypatch.setenv(VARIABLE, "sqlite:///other.db")
-    assert database_url(config) == "sqlite:///other.db"
+    assert database_url(config.storage) == "sqlite:///other.db"
 
 
 def test_a_study_file_with_a_password_is_refused(write_study: Write) -> None:

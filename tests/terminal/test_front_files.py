@@ -21,7 +21,8 @@ from gs_search.report.theme import LIGHT
 from gs_search.results.fid_uncertainty import tie_margin
 from gs_search.results.front import front_document
 from gs_search.results.run_folder import RunFolder
-from gs_search.terminal.front_files import front_csv, front_markdown, write_file
+from gs_search.system.files import write_file
+from gs_search.terminal.front_files import front_csv, front_markdown
 from tests.job_stand_ins import write_repeat
 from tests.synthetic_run import write_run
 

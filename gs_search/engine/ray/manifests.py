@@ -17,8 +17,8 @@ from gs_search import __version__
 from gs_search.engine.ray.jobs import SPACE, STUDY, stage
 from gs_search.errors import BadInput
 from gs_search.study.config import StudyConfig
+from gs_search.system.files import write_file
 from gs_search.system.templates import text_templates
-from gs_search.terminal.front_files import write_file
 
 __all__ = ["FILES", "render", "write_manifests"]
 
@@ -33,7 +33,7 @@ def render(config: StudyConfig, study: str, space: str) -> dict[str, str]:
     """The text of every file.
 
     Args:
-        study, space: the texts of the study and of its space, as ``submission.stage`` writes them.
+        study, space: the texts of the study and of its space, as ``jobs.stage`` writes them.
     """
     environment = text_templates("gs_search.engine.ray")  # what comes from outside passes ``json`` or ``indent``
     environment.filters["json"] = lambda value: json.dumps(value, ensure_ascii=False)

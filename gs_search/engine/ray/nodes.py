@@ -1,7 +1,7 @@
 """The machines of a Ray cluster: what each one is, and what speaks against using it.
 
 A node has to see the run folder of this machine, and to have its versions: a trial that ran with others would give
-numbers that nobody could compare. ``look_around`` asks all nodes that are there when a study begins, ``newcomers``
+numbers that nobody could compare. ``look_around`` asks all nodes that are there when a study begins, ``membership``
 those that come later, and every worker asks itself. No Ray at import.
 """
 

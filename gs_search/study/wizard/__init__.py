@@ -1,6 +1,6 @@
 """Writing a new study for someone: what they have, in a study file and a search space that pass ``check``.
 
-``questions`` asks, ``plan`` turns the answers into numbers, ``writing`` makes the files from the two templates beside
+``questions`` asks, ``draft`` turns the answers into numbers, ``writer`` makes the files from the two templates beside
 it, checks them, and only then puts them in their place.
 """
 
