@@ -1,7 +1,7 @@
 """Running a study: from a configuration and a folder to a number of finished trials.
 
-Reading order for the engine: this module, then ``searcher`` (what Tune asks and hears), ``search.study_database`` (what is
-remembered), ``worker`` (what runs elsewhere). Ray is imported only once there is something to run.
+Reading order for the engine: this module, then ``searcher`` (what Tune asks and hears), ``search.study_database`` (what
+is remembered), ``worker`` (what runs elsewhere). Ray is imported only once there is something to run.
 """
 
 from __future__ import annotations

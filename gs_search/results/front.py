@@ -78,9 +78,9 @@ def front_document(folder: RunFolder) -> dict[str, Any]:
     ``hypervolume`` is the share, 0..1, of the box between zero and ``reference_point`` that the front dominates;
     ``noise`` says how far FIDs scatter, and ``tie_margin`` how far apart two of them must be to differ. A member's
     ``ties`` are the others that it does not differ from in FID; its ``repeats`` tell of its runs with other seeds
-    (None where there are none: fields as in ``fid_uncertainty.describe``), ``reevaluation`` what these do to the order of the
-    front (None likewise; ``fid_uncertainty.order_of``). Where the study has constraints, the front is that of the students that
-    keep them; ``infeasible`` counts the others among those finished.
+    (None where there are none: fields as in ``fid_uncertainty.describe``), ``reevaluation`` what these do to the order
+    of the front (None likewise; ``fid_uncertainty.order_of``). Where the study has constraints, the front is that of
+    the students that keep them; ``infeasible`` counts the others among those finished.
 
     Raises:
         NothingFeasible, BadInput: see ``finished_students``.
