@@ -17,9 +17,8 @@ from typing import Any, Protocol
 import optuna
 
 from benchmarks.search_world import Outcome
-from gs_search.engine.scheduler import ParetoStopping
+from gs_search.engine.scheduler import ParetoStopping, WarmProcesses
 from gs_search.engine.searcher import StudySearcher
-from gs_search.engine.warm_processes import WarmProcesses
 from gs_search.errors import GsSearchError
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.stopping import Rungs

@@ -9,17 +9,22 @@ from collections.abc import Sequence
 import click
 
 from gs_search import __version__
+from gs_search.cli.check import check
 from gs_search.cli.dashboard import dashboard
+from gs_search.cli.enqueue import enqueue
 from gs_search.cli.export import export
+from gs_search.cli.front import front
 from gs_search.cli.info import info
 from gs_search.cli.init import init
 from gs_search.cli.inspect import inspect
 from gs_search.cli.options import INTERRUPTED, Options, print_error
 from gs_search.cli.phone import phone
 from gs_search.cli.pick import pick
+from gs_search.cli.rebuild import rebuild
+from gs_search.cli.report import report
 from gs_search.cli.retrain import retrain
-from gs_search.cli.run import check, enqueue, rebuild, run
-from gs_search.cli.status import front, report, status
+from gs_search.cli.run import run
+from gs_search.cli.status import status
 from gs_search.cli.submit import submit
 from gs_search.errors import GsSearchError
 

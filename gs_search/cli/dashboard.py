@@ -48,7 +48,7 @@ def dashboard(
     It follows a running search, reads only, and ends with Ctrl-C.
     """
     from gs_search.dashboard.server import serve
-    from gs_search.remote.following import following
+    from gs_search.remote.joining import following
     from gs_search.results.run_folder import RunFolder
 
     def announce(address: DashboardAddress) -> None:

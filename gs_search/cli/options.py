@@ -48,8 +48,8 @@ class PlaceType(click.ParamType):
         """Return a Path, or the URI as it should be written."""
         if not is_remote(value):
             return Path(value)
+        from gs_search.remote.joining import send_back
         from gs_search.remote.location import checked
-        from gs_search.remote.opened import send_back
 
         if context is not None:
             context.call_on_close(send_back)

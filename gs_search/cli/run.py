@@ -1,59 +1,22 @@
-"""The verbs that make a study and change it: ``check``, ``run``, ``enqueue``, ``rebuild``."""
+"""``gs-search run``: starting a study, or continuing it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gs_search.cli.options import FOLDER, INTERRUPTED, STUDY, Options, PlaceType, common, print_json, print_rich
+from gs_search.cli.options import INTERRUPTED, STUDY, Options, PlaceType, common, print_json
 from gs_search.errors import BadInput, NothingFeasible
 
 if TYPE_CHECKING:
     from gs_search.remote import Place
     from gs_search.study.config import StudyConfig
 
-__all__ = ["check", "enqueue", "rebuild", "run"]
-
-
-@click.command(short_help="Find every mistake in a study.")
-@STUDY
-@click.option("--forecast", is_flag=True, help="Time some training steps, and say what the study will take.")
-@common
-@click.pass_obj
-def check(options: Options, study: Path, forecast: bool) -> None:
-    """Find every mistake in a study, and in what it names, before anything runs."""
-    from gs_search.study.config import load_study
-    from gs_search.study.preflight import check_inputs, teacher_notes
-
-    config = load_study(study)
-    check_inputs(config)
-    notes = teacher_notes(config)
-    expected = _forecast(config) if forecast else None
-    if options.as_json:
-        document = {"ok": True, "study": config.study, "problems": [], "notes": notes, "resolved": config.to_resolved()}
-        print_json(document if expected is None else {**document, "forecast": expected})
-        return
-    space = config.space
-    trials = f"{config.trials} trials at {config.image_px} px, {config.workers} workers"
-    varied = f"{len(space.parameters)} settings vary, {len(space.start_points)} points are tried first"
-    click.echo(f"{study}: fine\n  {trials}; {varied}\n  data {config.data.kind}, teacher {config.teacher.kind}")
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
-    if expected is not None:
-        from gs_search.forecast.forecast import render_forecast
-
-        print_rich(render_forecast(expected))
-
-
-def _forecast(config: StudyConfig) -> dict[str, Any]:
-    from gs_search.forecast.forecast import forecast
-
-    return forecast(config, lambda line: click.echo(line, err=True))
+__all__ = ["run"]
 
 
 @click.command(short_help="Start a study, or continue it.")
@@ -162,56 +125,3 @@ def _print_ending(summary: Any, folder: str, again: str) -> None:
         click.echo(f"{folder}: {summary.finished} trials{told}; {len(summary.front)} on the front")
     place = shlex.quote(folder)
     click.echo(f"next: gs-search front {place}; gs-search report {place}")
-
-
-@click.command(short_help="Queue points to be tried next.")
-@FOLDER
-@click.option(
-    "--point",
-    "points",
-    multiple=True,
-    required=True,
-    metavar="JSON",
-    help="Setting to value, as in '{\"target_gflops_ratio\": 0.3}'; repeatable. The sampler adds what is missing.",
-)
-@common
-@click.pass_obj
-def enqueue(options: Options, folder: Place, points: tuple[str, ...]) -> None:
-    """Queue points to be tried next, also while the study runs."""
-    from gs_search.results.run_folder import RunFolder
-    from gs_search.search.enqueue import enqueue as put_in_queue
-
-    document = put_in_queue(RunFolder.find(folder), points)
-    if options.as_json:
-        print_json(document)
-        return
-    for entry in document["known"]:
-        click.echo(f"trial {entry['number']} has this point: {json.dumps(entry['point'])}", err=True)
-    more = ", which has all its trials: raise --trials" if document["finished"] >= document["total"] else ""
-    click.echo(f"{folder}: {len(document['queued'])} points queued; tried first by the study{more}")
-
-
-@click.command(short_help="Make study.db anew from the trials' folders.")
-@FOLDER
-@click.option("--force", is_flag=True, help="Also where the database is sound and has all of them.")
-@common
-@click.pass_obj
-def rebuild(options: Options, folder: Place, force: bool) -> None:
-    """Make the study database anew from trials/*/result.json, after it was damaged or lost.
-
-    A database that is there is kept beside the new one as study.db.damaged-1, -2 and so on. What could not be taken
-    over is named on standard error, and `gs-search run` goes on from the new database as from the old one.
-    """
-    from gs_search.results.run_folder import RunFolder
-    from gs_search.search.rebuild import rebuild_database
-
-    rebuilt = rebuild_database(RunFolder.find(folder), force=force)
-    for line in rebuilt.left_out:
-        click.echo(f"left out: {line}", err=True)
-    if options.as_json:
-        print_json({**dataclasses.asdict(rebuilt), "folder": str(folder)})
-        return
-    states = ", ".join(f"{count} {name}" for name, count in rebuilt.states.items() if count)
-    gaps = f"; without a result: {', '.join(map(str, rebuilt.gaps))}" if rebuilt.gaps else ""
-    kept = f"; the old database is {rebuilt.kept}" if rebuilt.kept else ""
-    click.echo(f"{rebuilt.database}: {rebuilt.finished} finished trials ({states}){gaps}{kept}")

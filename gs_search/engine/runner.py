@@ -19,9 +19,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from gs_search.engine.console import Progress
-from gs_search.engine.elsewhere import PreparationElsewhere
 from gs_search.engine.memory import planned, require_memory
-from gs_search.engine.preparation import Preparation
+from gs_search.engine.preparation import Preparation, PreparationElsewhere
 from gs_search.engine.ray.cluster import Cluster, cluster_address, connected
 from gs_search.engine.ray.local import casualty, local_ray, obituary, scratch_folder, sweep_scratch
 from gs_search.engine.ray.watchdog import last_words
@@ -290,9 +289,8 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     from ray import tune
 
     from gs_search.engine.ray.membership import Newcomers, TrialPlace
-    from gs_search.engine.scheduler import ParetoStopping
+    from gs_search.engine.scheduler import ParetoStopping, WarmProcesses
     from gs_search.engine.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher
-    from gs_search.engine.warm_processes import WarmProcesses
     from gs_search.engine.worker import TrialWorker
     from gs_search.search.stopping import Rungs
 
@@ -353,7 +351,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
             max_concurrent_trials=plan.workers,
             resources_per_trial=place,
             max_failures=0,
-            reuse_actors=True,  # see ``warm_processes``
+            reuse_actors=True,  # see ``WarmProcesses``
             callbacks=callbacks,
             storage_path=str(scratch / "tune"),
             trial_dirname_creator=lambda trial: str(trial.trial_id),

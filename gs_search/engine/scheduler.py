@@ -8,10 +8,9 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gs_search.engine.searcher import StudySearcher
-from gs_search.engine.warm_processes import WarmProcesses
 from gs_search.search.stopping import Rungs, Verdict
 
-__all__ = ["ParetoStopping"]
+__all__ = ["ParetoStopping", "WarmProcesses"]
 
 PATIENCE_S = 60.0
 """How long a trial waits for its own process: a start takes some seconds, on a busy machine tens of them."""
@@ -69,3 +68,28 @@ class ParetoStopping(FIFOScheduler):
                 self.searcher.give_up(f"reading the rungs of trial {asked.number}", error)
         if self.searcher.asks_no_more():
             self._warm.release()
+
+
+class WarmProcesses:
+    """Has Tune keep as many processes as there are workers, until no further trial will come.
+
+    Ray has no setting for it; this raises the limit of the controller's own cache. Where another version of Ray has no
+    such cache, its own rule holds, and only time is lost.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._raised: list[tuple[Any, Any]] = []
+
+    def keep(self, controller: Any, trial: Any) -> None:
+        """Keep the processes of trials like this one; ``controller`` as Tune passes it to a scheduler."""
+        cache = getattr(getattr(controller, "_tune_controller", controller), "_actor_cache", None)
+        if cache is not None and not self._raised:
+            cache.increase_max(trial.placement_group_factory, by=self._workers)
+            self._raised.append((cache, trial.placement_group_factory))
+
+    def release(self) -> None:
+        """No further trial will come: let processes go as they get idle, and their nodes with them."""
+        while self._raised:
+            cache, resources = self._raised.pop()
+            cache.decrease_max(resources, by=self._workers)

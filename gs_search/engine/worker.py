@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from ray import get_runtime_context
 from ray.tune import Trainable
 
-from gs_search.engine.courier import Courier
 from gs_search.engine.preparation import function_named
 from gs_search.engine.ray.nodes import machine, unfit
 from gs_search.engine.ray.watchdog import end_without
+from gs_search.engine.store_sync import Courier
 from gs_search.errors import BadInput, GsSearchError, TrialFailed
 from gs_search.search.outcomes import STACK, Asked, failure_record, objective_problem
 from gs_search.study.database_url import SECRETS

@@ -1,7 +1,7 @@
 """A run folder in an object store (``s3://``, ``gs://``): a local copy of it, and what passes between the two.
 
 Reading order: ``location`` (what a URI may be), ``store`` (objects, through ``pyarrow.fs``), ``mirror`` (the local
-copy), ``joining`` (what comes together when), ``lease`` (who runs the study), ``guest`` (what a node has to show).
+copy), ``joining`` (what comes together when, and what a node has to show), ``lease`` (who runs the study).
 """
 
 from __future__ import annotations

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gs_search.errors import BadInput
+from gs_search.errors import BadInput, GsSearchError
+from gs_search.remote.lease import holder_there
+from gs_search.remote.location import checked, copy_of
 from gs_search.remote.mirror import BACKUP, DATABASE, LOCK, Mirror, is_light, is_private
-from gs_search.remote.store import Stamp
+from gs_search.remote.store import Stamp, Store
 
-__all__ = ["RESOLVED", "join", "look", "meet"]
+__all__ = [
+    "EVERY_S",
+    "RESOLVED",
+    "following",
+    "guest_problem",
+    "join",
+    "look",
+    "meet",
+    "mirror_of",
+    "probed",
+    "send_back",
+]
 
 RESOLVED = "resolved.yaml"
 
@@ -115,3 +132,111 @@ def _identity(content: bytes) -> Any:
         return yaml.safe_load(content)["provenance"]["id"]
     except (yaml.YAMLError, LookupError, TypeError, ValueError):
         return content
+
+
+_opened: dict[tuple[str, Path], Mirror] = {}
+
+
+def mirror_of(uri: str, *, at_work: bool = False) -> Mirror:
+    """The copy of a run folder; nothing is asked of the store yet.
+
+    Args:
+        at_work: of a process that runs the study, or a trial of it.
+
+    Raises:
+        BadInput: the URI will not do.
+    """
+    uri = checked(uri)
+    place = copy_of(uri, at_work=at_work)
+    return _opened.setdefault((uri, place), Mirror(Store(uri), place))
+
+
+def send_back() -> list[str]:
+    """Send what has changed in copies that were looked at; return the names.
+
+    Raises:
+        BadInput: the store refuses it, or a run that lives elsewhere has the database; the copy here has it.
+    """
+    sent = []
+    for mirror in _opened.values():
+        changed = mirror.changed() if mirror.was_refreshed else []
+        names = [path.relative_to(mirror.folder).as_posix() for path in changed]
+        if DATABASE in names and (holder := holder_there(mirror.store)):
+            raise BadInput(
+                f"{mirror.store.uri}: process {holder['pid']} on {holder['host']} runs this study, and its {DATABASE} "
+                "cannot be changed from here; have the study in a database server (GS_SEARCH_STORAGE), or wait"
+            )
+        mirror.send(*changed)
+        sent += names
+    return sent
+
+
+PATIENCE_S = 60.0
+"""How long a node waits for the store; the driver waits twice as long for its answer."""
+
+
+@contextmanager
+def probed(uri: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Put an object with a word that nobody else knows below a URI; yields its name and the word.
+
+    Args:
+        prefix: of its name.
+    """
+    store, word = mirror_of(uri, at_work=True).store, secrets.token_hex(16)
+    name = f"{prefix}{word[:8]}"
+    store.write(name, word.encode())
+    try:
+        yield name, word
+    finally:
+        with suppress(GsSearchError):
+            store.delete([other for other in store.entries() if other.startswith(prefix)])
+
+
+def guest_problem(uri: str, probe: str, word: str, mark: str) -> str | None:
+    """What speaks against a node, or None.
+
+    Args:
+        probe: name of an object that the driver has written, with ``word`` in it.
+        mark: the node writes an object of this ending; empty where it shall not.
+    """
+    store = Store(uri, patience_s=PATIENCE_S)
+    try:
+        if store.read(probe) != word.encode():
+            return f"sees other objects at {uri}, and not those of this machine"
+        if mark:
+            store.write(f"{probe}.{mark}", word.encode())
+            store.delete([f"{probe}.{mark}"])
+    except GsSearchError as error:
+        return f"cannot use the run folder {error}; it needs credentials of its own, where Ray is started"
+    return None
+
+
+EVERY_S = 10.0
+"""Between two looks."""
+
+_LAST_LOOK_S = 10.0
+"""How long the end waits for a look that has begun: a store that does not answer keeps nobody longer."""
+
+
+@contextmanager
+def following(refresh: Callable[[], None], every: float = EVERY_S) -> Iterator[None]:
+    """Refresh in a thread while the context lasts.
+
+    Args:
+        refresh: brings the copy up to date; a store that is away is asked again.
+        every: seconds between two looks.
+    """
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(every):
+            with suppress(GsSearchError):
+                refresh()
+
+    thread = threading.Thread(target=follow, name="following", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=_LAST_LOOK_S)

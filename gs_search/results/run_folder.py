@@ -64,7 +64,7 @@ class RunFolder:
         """What passes to and from an object store; None on a path."""
         self._lease: Lease | None = None
         if is_remote(path):
-            from gs_search.remote.opened import mirror_of
+            from gs_search.remote.joining import mirror_of
 
             self.mirror = mirror_of(str(path), at_work=at_work)
             path = self.mirror.folder

@@ -41,7 +41,7 @@ from gs_search.search.storage import (
     patiently,
     quiet,
 )
-from gs_search.search.transaction import add_user_attributes, transaction
+from gs_search.search.transactional_storage import add_user_attributes, transaction
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -19,14 +20,14 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["StudyStorage"]
+__all__ = ["StudyStorage", "add_user_attributes", "transaction"]
 
 LATE = 200
 """By so many trials one that another process adds may show later than its number says: they are many at work."""
 
 
 class StudyStorage(_CachedStorage):
-    """Optuna's own cache before a database, with transactions; see ``transaction``.
+    """Optuna's own cache before a database, with transactions, see below.
 
     Args:
         alone: nobody else changes trials that this process has seen; others may only add new ones. Then what has not
@@ -198,3 +199,49 @@ class StudyStorage(_CachedStorage):
             row = {"trial_id": trial_id, "key": key, "value_json": text}
             self._rows.setdefault(models.TrialSystemAttributeModel, []).append(row)
         self._enter(trial_id, system_attrs={key: json.loads(text)})
+
+
+def add_user_attributes(study: optuna.Study, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """Enter attributes that an unfinished trial does not have yet, within a transaction."""
+    storage = study._storage
+    if isinstance(storage, StudyStorage):
+        storage.add_user_attributes(trial_id, attributes)
+        return
+    for name, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, value)
+
+
+@contextmanager
+def transaction(study: optuna.Study) -> Iterator[None]:
+    """Have all reads and writes of ``study`` within the block, by this thread, in one transaction.
+
+    Raises:
+        optuna.exceptions.StorageInternalError: the database cannot be reached; nothing of the block is in it.
+    """
+    storage = study._storage
+    if not isinstance(storage, StudyStorage):  # in memory, where there are no transactions
+        yield
+        return
+    from sqlalchemy.exc import DBAPIError, TimeoutError
+    from sqlalchemy.orm import scoped_session, sessionmaker
+
+    backend = storage._backend
+    sessions = backend.scoped_session
+    try:
+        # SQLAlchemy's recipe for joining a session into an external transaction: Optuna's own commits become
+        # flushes, its rollbacks stay what they are.
+        with backend.engine.begin() as connection:
+            joined = scoped_session(sessionmaker(bind=connection, join_transaction_mode="rollback_only"))
+            backend.scoped_session, storage.open = joined, True
+            try:
+                yield
+                storage.write_rows()
+            finally:
+                backend.scoped_session, storage.open, storage.fresh = sessions, False, False
+                joined.remove()
+    except BaseException as error:
+        storage.forget()
+        study._thread_local.cached_all_trials = None
+        if isinstance(error, (DBAPIError, TimeoutError)):
+            raise optuna.exceptions.StorageInternalError(f"no transaction: {type(error).__name__}") from error
+        raise

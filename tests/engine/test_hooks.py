@@ -25,9 +25,8 @@ from short_search import assert_whole_after_the_next_run, raiser, searcher_of
 from gs_search.engine import worker
 from gs_search.engine.console import Progress
 from gs_search.engine.preparation import Preparation
-from gs_search.engine.scheduler import ParetoStopping
+from gs_search.engine.scheduler import ParetoStopping, WarmProcesses
 from gs_search.engine.searcher import FAILURES_IN_A_ROW, SearchStopped, StudyCallback, StudySearcher
-from gs_search.engine.warm_processes import WarmProcesses
 from gs_search.engine.worker import run_one
 from gs_search.errors import GsSearchError
 from gs_search.monitor.estimate import Standing

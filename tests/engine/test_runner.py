@@ -19,7 +19,7 @@ from engine_studies import ENDINGS, SHARE, SPACE, MakeStudy, state_counts
 from gs_search.engine import runner
 from gs_search.engine.console import Progress
 from gs_search.engine.runner import StudySummary, run_study
-from gs_search.engine.warm_processes import WarmProcesses
+from gs_search.engine.scheduler import WarmProcesses
 from gs_search.errors import BadInput, DataError, GsSearchError, StudyBusy
 from gs_search.monitor.estimate import Standing
 from gs_search.monitor.status import study_status

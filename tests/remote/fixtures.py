@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gs_search.remote import lease, opened
+from gs_search.remote import joining, lease
 from gs_search.remote.store import Store
 from tests.remote.s3 import S3Server, environment
 
@@ -28,7 +28,7 @@ def s3(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3S
     for name, value in environment(server.port).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("GS_SEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(opened, "_opened", {})
+    monkeypatch.setattr(joining, "_opened", {})
     monkeypatch.setattr(lease, "SETTLE_S", 0.0)
     return server
 
@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 
     def move(name: str) -> None:
         monkeypatch.setenv("GS_SEARCH_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(opened, "_opened", {})
+        monkeypatch.setattr(joining, "_opened", {})
 
     return move
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 from gs_search.errors import GsSearchError
-from gs_search.remote.following import following
+from gs_search.remote.joining import following
 
 
 def test_it_looks_again_also_after_the_store_was_away() -> None:

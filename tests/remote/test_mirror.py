@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gs_search.errors import BadInput
+from gs_search.remote.joining import send_back
 from gs_search.remote.mirror import Mirror, is_light, is_private
-from gs_search.remote.opened import send_back
 from gs_search.remote.store import Store
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gs_search.errors import BadInput
-from gs_search.remote import outage
+from gs_search.remote import store as module
 from gs_search.remote.store import Store, StoreLost
 from tests.remote.s3 import BUCKET, KEYS, S3Server
 
@@ -127,7 +127,7 @@ def test_no_such_bucket(s3: S3Server, tmp_path: Path) -> None:
 
 
 def test_a_server_that_hangs_is_told_of_and_waited_for(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "TOLD_AFTER_S", 0.2)
+    monkeypatch.setattr(module, "TOLD_AFTER_S", 0.2)
     store, said = Store(f"s3://{BUCKET}/h"), []
     store.write("x", b"here")
     store.outage.note = lambda line: (said.append(line), s3.go_on())

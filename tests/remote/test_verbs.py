@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gs_search.cli import main
-from gs_search.remote import opened
+from gs_search.remote import joining
 from gs_search.results.run_folder import RunFolder
 from tests.remote.s3 import BUCKET, KEYS, S3Server
 from tests.remote.test_mirror import upload
@@ -99,7 +99,7 @@ def test_a_copy_of_a_missing_library_is_named(
     s3: S3Server, uri: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    monkeypatch.setattr(opened, "_opened", {})
+    monkeypatch.setattr(joining, "_opened", {})
     (problem,) = document(capsys, "status", uri, code=2)["problems"]
     assert "needs pyarrow" in problem and "pip install pyarrow" in problem
 

@@ -50,7 +50,7 @@ def marked(place: str) -> Iterator[dict[str, Any]]:
         place: its absolute path, or its URI.
     """
     if is_remote(place):
-        from gs_search.remote.guest import probed
+        from gs_search.remote.joining import probed
 
         with probed(place, PROBE) as (name, word):
             yield {"folder": place, "probe": name, "word": word, "versions": own_versions()}
@@ -94,7 +94,7 @@ def unfit(told: Told, mark: str = "") -> str | None:
         if mine.get(name) != wanted:
             return f"has {name} {mine.get(name)}, this machine {wanted}; install the same"
     if "://" in told["folder"]:
-        from gs_search.remote.guest import guest_problem
+        from gs_search.remote.joining import guest_problem
 
         return guest_problem(told["folder"], told["probe"], told["word"], mark)
     probe = Path(told["folder"]) / told["probe"]

@@ -11,8 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
-from gs_search.engine.scheduler import ParetoStopping
-from gs_search.engine.warm_processes import WarmProcesses
+from gs_search.engine.scheduler import ParetoStopping, WarmProcesses
 from gs_search.search.stopping import Rungs
 
 CORE = "a core"

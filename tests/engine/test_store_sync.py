@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gs_search.engine import courier as module
-from gs_search.engine.courier import Courier
-from gs_search.engine.store_sync import StoreKeeper
+from gs_search.engine import store_sync as module
+from gs_search.engine.store_sync import Courier, StoreKeeper
 from gs_search.errors import StudyBusy
 from gs_search.remote.lease import Lease
 from gs_search.results.run_folder import RunFolder

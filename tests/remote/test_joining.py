@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gs_search.engine.ray.nodes import PROBE, marked, unfit
-from gs_search.remote.guest import guest_problem, probed
+from gs_search.remote.joining import guest_problem, probed
 from gs_search.remote.store import Store, StoreLost
 from tests.remote.s3 import BUCKET, S3Server
 

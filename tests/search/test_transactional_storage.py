@@ -11,8 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from gs_search.search.storage import close_study, open_study
-from gs_search.search.transaction import add_user_attributes, transaction
-from gs_search.search.transactional_storage import StudyStorage
+from gs_search.search.transactional_storage import StudyStorage, add_user_attributes, transaction
 
 
 def every_trial(study: optuna.Study) -> list[dict[str, Any]]:

@@ -1,0 +1,51 @@
+"""``gs-search check``: every mistake in a study, and what it will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gs_search.cli.options import STUDY, Options, common, print_json, print_rich
+
+if TYPE_CHECKING:
+    from gs_search.study.config import StudyConfig
+
+__all__ = ["check"]
+
+
+@click.command(short_help="Find every mistake in a study.")
+@STUDY
+@click.option("--forecast", is_flag=True, help="Time some training steps, and say what the study will take.")
+@common
+@click.pass_obj
+def check(options: Options, study: Path, forecast: bool) -> None:
+    """Find every mistake in a study, and in what it names, before anything runs."""
+    from gs_search.study.config import load_study
+    from gs_search.study.preflight import check_inputs, teacher_notes
+
+    config = load_study(study)
+    check_inputs(config)
+    notes = teacher_notes(config)
+    expected = _forecast(config) if forecast else None
+    if options.as_json:
+        document = {"ok": True, "study": config.study, "problems": [], "notes": notes, "resolved": config.to_resolved()}
+        print_json(document if expected is None else {**document, "forecast": expected})
+        return
+    space = config.space
+    trials = f"{config.trials} trials at {config.image_px} px, {config.workers} workers"
+    varied = f"{len(space.parameters)} settings vary, {len(space.start_points)} points are tried first"
+    click.echo(f"{study}: fine\n  {trials}; {varied}\n  data {config.data.kind}, teacher {config.teacher.kind}")
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    if expected is not None:
+        from gs_search.forecast.forecast import render_forecast
+
+        print_rich(render_forecast(expected))
+
+
+def _forecast(config: StudyConfig) -> dict[str, Any]:
+    from gs_search.forecast.forecast import forecast
+
+    return forecast(config, lambda line: click.echo(line, err=True))
