@@ -105,7 +105,7 @@ class RayCluster:
         own |= KEYS  # of the S3 server, where a test has one
         own |= {"HOME": str(self.root / "home"), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
         own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
-        own["PYTHONPATH"] = os.pathsep.join([str(self.code), str(HERE.parent / "search"), *filter(None, sys.path)])
+        own["PYTHONPATH"] = os.pathsep.join([str(self.code), str(HERE.parent / "driving"), *filter(None, sys.path)])
         return own
 
     def driver_environment(self) -> dict[str, str]:

@@ -30,7 +30,7 @@ def another(root: Path, first: int) -> Iterator[RayCluster]:
     root.mkdir()
     made = RayCluster(root, first)
     try:
-        source = made.code / "gs_search" / "search" / "head.py"
+        source = made.code / "gs_search" / "engine" / "ray" / "watchdog.py"
         wanted = f"SILENT_S = {watchdog.SILENT_S}"
         assert wanted in source.read_text()
         source.write_text(source.read_text().replace(wanted, f"SILENT_S = {SILENT_S}"))
