@@ -28,7 +28,8 @@ from gs_search.slimming.repair import RepairTargets, repair_
 from gs_search.slimming.training import LessonSource
 from gs_search.study.config import load_study
 from gs_search.study.settings import SlimmingSettings, settings_from_point
-from gs_search.trial.assets import SHIPPED_TEACHER, paint
+from gs_search.trial.assets import paint
+from gs_search.trial.teacher import SHIPPED_TEACHER
 
 __all__ = [
     "FAILURES",

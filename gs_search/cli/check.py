@@ -27,10 +27,17 @@ def check(options: Options, study: Path, forecast: bool) -> None:
 
     config = load_study(study)
     check_inputs(config)
-    notes = teacher_notes(config)
+    notes, frozen = teacher_notes(config), None
+    if config.teacher.kind == "checkpoint":
+        from gs_search.trial.teacher import frozen_json, frozen_lines, given_generator, slimmable_teacher
+
+        teacher = slimmable_teacher(config, given_generator(config)[0])
+        notes += [f"teacher: {line}" for line in frozen_lines(teacher)]
+        frozen = frozen_json(teacher)
     expected = _forecast(config) if forecast else None
     if options.as_json:
-        document = {"ok": True, "study": config.study, "problems": [], "notes": notes, "resolved": config.to_resolved()}
+        document = {"ok": True, "study": config.study, "problems": [], "notes": notes}
+        document |= {"frozen": frozen, "resolved": config.to_resolved()}
         print_json(document if expected is None else {**document, "forecast": expected})
         return
     space = config.space

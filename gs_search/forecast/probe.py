@@ -32,8 +32,9 @@ from gs_search.slimming.student import load_student
 from gs_search.slimming.teacher import Batch, Lessons
 from gs_search.study.settings import Point, settings_from_point
 from gs_search.system.machine import cores
-from gs_search.trial.assets import LESSON_BYTES, MAX_VIEWS, TRAINING_LINE, Groundwork, device_of, paint, prepare
+from gs_search.trial.assets import LESSON_BYTES, MAX_VIEWS, Groundwork, device_of, paint, prepare
 from gs_search.trial.run import LOOK_PICTURES, run_trial
+from gs_search.trial.teacher import TRAINING_LINE
 
 if TYPE_CHECKING:
     from gs_search.study.config import StudyConfig

@@ -90,7 +90,7 @@ class Teacher:
             largest = max(self.graph.frozen, key=lambda part: part.macs_share)
             raise UnsupportedNetwork(
                 f"{self.frozen_share:.0%} of the generator's multiply-adds cannot be slimmed, most in {largest} "
-                "(allow_frozen=True slims the rest)"
+                "(allow_frozen: true under teacher in a study, or allow_frozen=True in slim_generator, slims the rest)"
             )
 
     def to(self, device: torch.device | str) -> Teacher:

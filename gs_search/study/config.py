@@ -91,6 +91,8 @@ class TeacherConfig(Section):
     """``train``: residual blocks."""
     steps: int = Field(500, ge=1, le=10_000_000)
     """``train``: training steps."""
+    allow_frozen: bool = False
+    """Whether to search although of the generator's multiply-adds more than half cannot be slimmed."""
 
     def choice(self) -> dict[str, Any]:
         """What is said about the checkpoint, as ``gs_search.networks.load_generator`` takes it."""
@@ -263,6 +265,7 @@ class StudyConfig(Section):
         for name in ("source", "trials", "hours", "workers", "timeout_minutes", "retrain", "storage", "resources"):
             resolved.pop(name)
         space.pop("source")
+        resolved["teacher"].pop("allow_frozen")  # a permission, no setting
         for name in ("rule", "margin_db"):  # who is left where; the rungs themselves divide the training
             resolved["stopping"].pop(name)
         return _flatten({**resolved, "space": space})

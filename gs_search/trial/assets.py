@@ -32,7 +32,7 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.inception import load_inception
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
-from gs_search.networks import Architecture, load_generator
+from gs_search.networks import load_generator
 from gs_search.slimming.learning_rates import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.precision import decide, settled
 from gs_search.slimming.repair import RepairTargets, record_targets
@@ -40,12 +40,13 @@ from gs_search.slimming.teacher import Lessons, Teacher
 from gs_search.slimming.training import RealPictures
 from gs_search.study.settings import SlimmingSettings, settings_from_point
 from gs_search.system.machine import cores, forget_peak, peak_own_mb
+from gs_search.trial.teacher import frozen_json, frozen_lines, generator_of, slimmable_teacher
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
     from gs_search.study.config import StudyConfig
 
-__all__ = ["TRAINING_LINE", "Groundwork", "device_of", "paint", "prepare"]
+__all__ = ["Groundwork", "device_of", "paint", "prepare"]
 
 SCHEMA = 1
 
@@ -53,11 +54,6 @@ LESSON_BYTES = 800_000_000
 """Room for the teacher's answers on disk; it bounds the number of views."""
 
 MAX_VIEWS = 512
-
-SHIPPED_TEACHER = Path(__file__).parents[1] / "assets" / "horse2zebra_drawn.safetensors"
-
-TRAINING_LINE = "training the teacher"
-"""How the line begins that announces it."""
 
 NOISE_RESAMPLES = 20
 
@@ -110,13 +106,15 @@ def prepare(
     precision = decide(config.settings["precision"], device)
     log(str(precision))
     data = open_data(config.data, config.image_px, config.seed)
-    generator, architecture = _teacher(config, data, device, log, retrain=retrain_teacher)
+    generator, architecture = generator_of(config, data, device, log, retrain=retrain_teacher)
     save_file(
         {name: t.contiguous().cpu() for name, t in generator.state_dict().items()},
         place / "generator.safetensors",
         {"architecture": json.dumps(architecture.to_json())},
     )
-    teacher = Teacher(generator, config.image_px).to(device)
+    teacher = slimmable_teacher(config, generator).to(device)
+    for line in frozen_lines(teacher):
+        log(line)
 
     log("the teacher's answers on training views")
     views = _views(config, data, teacher)
@@ -172,6 +170,7 @@ def prepare(
             },
             "noise": {"fid_std": _fid_noise(features, reference, config.seed), "method": NOISE_METHOD},
             "learning_rate_harm": harm,
+            "frozen": frozen_json(teacher),
             "precision": precision.to_json(),
             "gpu_memory": _gpu_memory(device),
             # Main memory. The steps of ``harm_of_rates``, on the whole teacher, take what no student's exceed.
@@ -269,29 +268,6 @@ def _fid_noise(features: np.ndarray, reference: Reference, seed: int) -> float:
         for _ in range(NOISE_RESAMPLES)
     ]
     return float(np.std(values))
-
-
-def _teacher(
-    config: StudyConfig, data: DataSource, device: torch.device, log: Callable[[str], None], *, retrain: bool
-) -> tuple[nn.Module, Architecture]:
-    wanted = config.teacher
-    if wanted.kind == "train" or retrain:
-        from gs_search.slimming.cyclegan import train_teacher
-
-        log(f"{TRAINING_LINE}: CycleGAN, width {wanted.width}, {wanted.blocks} blocks, {wanted.steps} steps")
-        generator = train_teacher(
-            data,
-            width=wanted.width,
-            blocks=wanted.blocks,
-            image_px=config.image_px,
-            steps=wanted.steps,
-            seed=config.seed,
-            device=device,
-        )
-        return generator.cpu().eval(), Architecture("cyclegan_resnet", wanted.width, wanted.blocks)
-    path = SHIPPED_TEACHER if wanted.kind == "shipped" else wanted.path
-    assert path is not None, "config.py sees to it that a checkpoint has a path"
-    return load_generator(path, **wanted.choice())
 
 
 def _views(config: StudyConfig, data: DataSource, teacher: Teacher) -> Tensor:
