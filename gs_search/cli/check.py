@@ -26,7 +26,7 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     from gs_search.study.preflight import check_inputs, teacher_notes
 
     config = load_study(study)
-    check_inputs(config)
+    tallies = check_inputs(config)
     notes, frozen = teacher_notes(config), None
     if config.teacher.kind == "checkpoint":
         from gs_search.trial.teacher import frozen_json, frozen_lines, given_generator, slimmable_teacher
@@ -37,6 +37,7 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     expected = _forecast(config) if forecast else None
     if options.as_json:
         document = {"ok": True, "study": config.study, "problems": [], "notes": notes}
+        document["pictures"] = [tally.to_json() for tally in tallies]
         document |= {"frozen": frozen, "resolved": config.to_resolved()}
         print_json(document if expected is None else {**document, "forecast": expected})
         return
@@ -44,7 +45,9 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     trials = f"{config.trials} trials at {config.image_px} px, {config.workers} workers"
     varied = f"{len(space.parameters)} settings vary, {len(space.start_points)} points are tried first"
     click.echo(f"{study}: fine\n  {trials}; {varied}\n  data {config.data.kind}, teacher {config.teacher.kind}")
-    for note in notes:
+    for tally in tallies:
+        click.echo(f"  {tally.line()}")
+    for note in [*(line for tally in tallies for line in tally.named_lines()), *notes]:
         click.echo(f"note: {note}", err=True)
     if expected is not None:
         from gs_search.forecast.forecast import render_forecast

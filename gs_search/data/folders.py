@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gs_search.data.files import FilePictures, cut, list_images
+from gs_search.data.files import FilePictures
+from gs_search.data.sieve import Sieve
 from gs_search.data.source import DataSettings, DataSource
+from gs_search.data.tally import Tally
 from gs_search.data.views import Views
 from gs_search.errors import DataError
 
@@ -30,20 +32,17 @@ def open_folders(config: DataSettings, image_px: int, seed: int) -> DataSource:
         hint = "; for one folder of photos write kind: photos" if len(missing) == 2 else ""
         raise DataError(f"{root}: no {' and no '.join(missing)} in it, which kind folders needs{hint}")
     views = Views(image_px, seed)
-    return DataSource("folders", image_px, seed, *(_domain(root, letter, config, views) for letter in "AB"))
+    (sources, a), (targets, b) = (_domain(root, letter, config, views) for letter in "AB")
+    return DataSource("folders", image_px, seed, sources, targets, (a, b))
 
 
-def _domain(root: Path, letter: str, config: DataSettings, views: Views) -> dict[str, FilePictures]:
-    counts = {"test": config.test, "val": config.val}
-    own = {split: f"{split}{letter}" for split in counts if (root / f"{split}{letter}").is_dir()}
-    names = {
-        split: [f"{folder}/{name}" for name in list_images(root / folder)[: counts[split]]]
-        for split, folder in own.items()
-    }
-
-    train = [f"train{letter}/{name}" for name in list_images(root / f"train{letter}")]
-    lacking = {split: count for split, count in counts.items() if split not in own}
-    names |= cut(train, {**lacking, "train": config.train}, root / f"train{letter}")
+def _domain(root: Path, letter: str, config: DataSettings, views: Views) -> tuple[dict[str, FilePictures], Tally]:
+    asked = {"test": config.test, "val": config.val, "train": config.train}
+    own = {split: f"{split}{letter}/" for split in ("test", "val") if (root / f"{split}{letter}").is_dir()}
+    sieve = Sieve(root)
+    names = {split: sieve.take_below(folder, asked[split]) for split, folder in own.items()}
+    names |= sieve.deal(f"train{letter}/", {split: count for split, count in asked.items() if split not in own})
+    tally = sieve.tally(asked, names, letter)
     if letter == "B":
         names["reference"] = (names["val"] + names["train"])[: config.reference]
-    return {split: FilePictures(root, names[split], views) for split in sorted(names)}
+    return {split: FilePictures(root, names[split], views) for split in sorted(names)}, tally

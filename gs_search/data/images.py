@@ -21,6 +21,7 @@ from gs_search.errors import DataError
 __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
+    "UnfitSize",
     "check_header",
     "from_uint8",
     "grid",
@@ -34,6 +35,11 @@ MAX_PIXELS = 100_000_000
 """Larger images are refused: a small file can unpack to any amount of memory."""
 MIN_SIDE = 16
 """Images with a shorter side than this show nothing to learn from."""
+
+
+class UnfitSize(DataError):
+    """An image that is too small or too large to be used."""
+
 
 # What Pillow's decoders raise on damaged files (they do not agree on one type).
 _DECODER_ERRORS = (
@@ -128,7 +134,7 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise DataError(f"{path}: no such image") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: larger than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
+        raise UnfitSize(f"{path}: larger than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
     except _DECODER_ERRORS as error:
         raise DataError(f"{path}: not a readable image ({_brief(error)}); replace or delete it") from None
     width, height = image.size
@@ -139,7 +145,7 @@ def _open(path: Path) -> Image.Image:
         problem = f"{width} x {height} pixels; images need at least {MIN_SIDE} on each side"
     if problem:
         image.close()
-        raise DataError(f"{path}: {problem}")
+        raise UnfitSize(f"{path}: {problem}")
     return image
 
 

@@ -6,7 +6,8 @@ the student: the split ``reference``.
 
 from __future__ import annotations
 
-from gs_search.data.files import FilePictures, cut, list_images
+from gs_search.data.files import FilePictures
+from gs_search.data.sieve import Sieve
 from gs_search.data.source import DataSettings, DataSource
 from gs_search.data.views import Views
 from gs_search.errors import DataError
@@ -28,16 +29,12 @@ def open_photos(config: DataSettings, image_px: int, seed: int) -> DataSource:
     root = config.path
     if (root / "trainA").is_dir():
         raise DataError(f"{root}: has trainA in it, two domains; write kind: folders")
-    counts = {"test": config.test, "val": config.val, "reference": config.reference}
-    names: dict[str, list[str]] = {}
-    prefix = ""
-    if (root / "train").is_dir():
-        prefix = "train/"
-        for split in ("val", "test"):
-            if (root / split).is_dir():
-                names[split] = [f"{split}/{name}" for name in list_images(root / split)][: counts.pop(split)]
-    photos = [prefix + name for name in list_images(root / prefix)]
-    names |= cut(photos, {**counts, "train": config.train}, root / prefix)
+    asked = {"test": config.test, "val": config.val, "reference": config.reference, "train": config.train}
+    prefix = "train/" if (root / "train").is_dir() else ""
+    own = {split: f"{split}/" for split in ("val", "test") if prefix and (root / split).is_dir()}
+    sieve = Sieve(root)
+    names = {split: sieve.take_below(folder, asked[split]) for split, folder in own.items()}
+    names |= sieve.deal(prefix, {split: count for split, count in asked.items() if split not in own})
     views = Views(image_px, seed)
     sources = {split: FilePictures(root, names[split], views) for split in sorted(names)}
-    return DataSource("photos", image_px, seed, sources)
+    return DataSource("photos", image_px, seed, sources, tallies=(sieve.tally(asked, names),))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gs_search.data.images import from_uint8
+from gs_search.data.tally import Tally
 from gs_search.errors import DataError
 
 __all__ = ["DataSettings", "DataSource", "PictureSet", "Split", "batch"]
@@ -78,6 +79,7 @@ class DataSource:
         image_px: side of every picture.
         sources: pictures to translate, by split.
         targets: real pictures of the target domain, by split; empty where there are none.
+        tallies: what became of the files of each domain; no part of what the data are.
     """
 
     kind: str
@@ -85,6 +87,7 @@ class DataSource:
     seed: int
     sources: Mapping[str, PictureSet]
     targets: Mapping[str, PictureSet] = field(default_factory=dict)
+    tallies: tuple[Tally, ...] = ()
 
     @property
     def reference_kind(self) -> Literal["target", "teacher"]:

@@ -55,11 +55,11 @@ class DataConfig(Section):
     """Folder of ``folders`` and ``photos``; ``${NAME}`` takes an environment variable."""
     train: int = Field(512, ge=1, le=10_000_000)
     """Pictures to train on, at most."""
-    val: int = Field(100, ge=2, le=1_000_000)
-    """Pictures on which trials are compared, at most."""
+    val: int = Field(100, ge=4, le=1_000_000)
+    """Pictures on which trials are compared, at most; KID needs four."""
     test: int = Field(200, ge=0, le=1_000_000)
     """Pictures kept for the end, at most; no trial sees them."""
-    reference: int = Field(150, ge=2, le=1_000_000)
+    reference: int = Field(150, ge=4, le=1_000_000)
     """``photos``: other pictures, whose translation by the teacher is the reference of FID, at most."""
     views: int | None = Field(None, ge=1, le=1_000_000)
     """Random crops and flips kept of each training picture; null lets the training choose."""
@@ -102,7 +102,7 @@ class TeacherConfig(Section):
 class MeasureConfig(Section):
     """How a student is judged."""
 
-    fid_images: int = Field(100, ge=2, le=1_000_000)
+    fid_images: int = Field(100, ge=4, le=1_000_000)
     """Pictures of ``val`` that FID is computed on."""
     latency_repeats: int = Field(5, ge=1, le=1000)
     """Runs of which the median is the latency."""

@@ -6,8 +6,13 @@ torch, but only where it names something: checking a study on drawn data stays q
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gs_search.errors import BadInput, ConfigError
 from gs_search.study.config import StudyConfig
+
+if TYPE_CHECKING:
+    from gs_search.data import Tally
 
 __all__ = ["check_inputs", "teacher_notes"]
 
@@ -15,20 +20,24 @@ PAINTED = 4
 """Pictures on which two ways to read a checkpoint are compared."""
 
 
-def check_inputs(config: StudyConfig, *, here: bool = True) -> None:
-    """Open every picture's header, the checkpoint and the device that the study names.
+def check_inputs(config: StudyConfig, *, here: bool = True) -> tuple[Tally, ...]:
+    """Look at the pictures, the checkpoint and the device that the study names.
 
     Args:
         here: trials run on this machine.
+
+    Returns:
+        What became of the files of each folder of pictures.
 
     Raises:
         ConfigError: with one line for each thing that cannot be used.
     """
     problems: list[str] = []
+    tallies: tuple[Tally, ...] = ()
     if config.data.kind != "drawn":
         from gs_search.data import check_data
 
-        problems += check_data(config.data, config.image_px)
+        problems, tallies = check_data(config.data, config.image_px, batch_sizes=_batch_sizes(config))
     if config.teacher.kind == "checkpoint":
         from gs_search.networks import load_generator
 
@@ -50,6 +59,16 @@ def check_inputs(config: StudyConfig, *, here: bool = True) -> None:
             problems.append("device: cuda is asked for, but no CUDA device is visible; use device: auto")
     if problems:
         raise ConfigError(problems)
+    return tallies
+
+
+def _batch_sizes(config: StudyConfig) -> list[int]:
+    """All that the study may propose, or the two ends of them."""
+    values = [config.space.constants.get("batch_size", config.settings["batch_size"])]
+    for parameter in config.space.parameters:
+        if parameter.name == "batch_size":
+            values = [parameter.low, parameter.high, *(parameter.choices or ())]
+    return [int(value) for value in values if isinstance(value, (int, float))]
 
 
 def teacher_notes(config: StudyConfig) -> list[str]:

@@ -106,6 +106,8 @@ def prepare(
     precision = decide(config.settings["precision"], device)
     log(str(precision))
     data = open_data(config.data, config.image_px, config.seed)
+    for tally in data.tallies:
+        log(tally.line())
     generator, architecture = generator_of(config, data, device, log, retrain=retrain_teacher)
     save_file(
         {name: t.contiguous().cpu() for name, t in generator.state_dict().items()},
@@ -153,6 +155,7 @@ def prepare(
         place / "baselines.json",
         {
             "schema": SCHEMA,
+            "pictures": [tally.to_json() for tally in data.tallies],
             "protocol": _protocol(config, data, len(validation), len(reference_pictures), inception.weights_sha256),
             "teacher": {
                 "fid": frechet_distance(features, reference),

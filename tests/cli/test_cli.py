@@ -13,10 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from gs_search import __version__, cli
 from gs_search.engine.runner import StudySummary
 from gs_search.errors import GsSearchError, NothingFeasible
+from gs_search.trial.teacher import SHIPPED_TEACHER
 from tests.conftest import STUDY
 from tests.synthetic_run import write_run
 
@@ -56,6 +58,26 @@ def test_check(capsys: Capture, write_study: Write) -> None:
     assert (code, error, document["ok"], document["problems"]) == (0, "", True, [])
     assert document["resolved"]["settings"]["learning_rate"] == 1e-4
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["small.yaml", "small_space.yaml"]
+
+
+def test_check_says_what_became_of_the_pictures(capsys: Capture, write_study: Write, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(40):
+        Image.effect_noise((48, 40), 60).save(photos / f"{number}.png")
+    (photos / "broken.png").write_bytes(b"<html>404</html>")
+    (photos / "notes.txt").touch()
+    study = STUDY.replace("kind: drawn", "kind: photos, reference: 8, path: photos").replace(
+        "shipped", "checkpoint, path: T"
+    )
+    path = write_study(study.replace("path: T", f"path: {SHIPPED_TEACHER}"))
+    code, output, error = run(capsys, "check", path)
+    left = "left out: 1 .txt, no images, 1 damaged"
+    assert code == 0 and output.splitlines()[3].startswith(f"  {photos}: ") and output.splitlines()[3].endswith(left)
+    assert error.startswith(f"note: {photos}/broken.png: not a readable image") and "passed over" in error
+    pictures = json.loads(run(capsys, "check", path, "--json")[1])["pictures"]
+    assert pictures[0]["left_out"] == {"damaged": 1, ".txt, no images": 1}
+    assert sum(pictures[0]["taken"].values()) in range(36, 41)
 
 
 def test_check_reports_all_at_once(capsys: Capture, write_study: Write) -> None:

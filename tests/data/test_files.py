@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,60 @@ from gs_search.data.files import cut, hash_order, list_images
 from gs_search.errors import DataError
 
 
-def test_images_are_found_at_any_depth_and_nothing_else(tmp_path: Path) -> None:
-    others = ("c.txt", ".hidden.png", ".thumbs/d.png", "e.jpeg.part")
-    for name in ("a.JPG", "deep/er/b.png", "ä ö.webp", *others):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert set(list_images(tmp_path)) == {"a.JPG", "deep/er/b.png", "ä ö.webp"}
+def _touch(folder: Path, *names: str, content: bytes = b"") -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def test_images_are_found_at_any_depth_and_all_else_is_counted(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.JPG", "deep/er/b.png", "ä ö.webp", ".hidden.png", ".thumbs/d.png", "e.jpeg.part")
+    _touch(tmp_path, *(f"x/{number}.txt" for number in range(30)), "IMG_1.HEIC", "IMG_2.heic", "p.svg")
+    _touch(tmp_path, "c6f1e2", "photo.dat", content=b"\xff\xd8\xff\xe0")
+    _touch(tmp_path, "sound.wav", content=b"RIFF\0\0\0\0WAVE")
+    found = list_images(tmp_path)
+    assert set(found.names) == {"a.JPG", "deep/er/b.png", "ä ö.webp"}
+    assert found.left == {
+        ".heic, which is not read (convert them to JPEG or PNG)": 2,
+        ".svg, which is not read (convert them to JPEG or PNG)": 1,
+        ".txt, no images": 30,
+        ".part, no images": 1,
+        ".wav, no images": 1,
+        "images with no suffix (rename them)": 1,
+        "images with suffix .dat (rename them)": 1,
+    }
+
+
+def test_links_are_followed_once_and_circles_end(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "photos", tmp_path / "elsewhere"
+    _touch(inside, "a.png", "z/own.png")
+    _touch(outside, "b.png", "deep/c.png")
+    (inside / "0 to z").symlink_to(inside / "z")
+    (inside / "all").symlink_to(outside)
+    (inside / "again").symlink_to(outside / "deep")
+    (inside / "z" / "up").symlink_to(inside)
+    (outside / "deep" / "loop").symlink_to(outside)
+    (inside / "d.png").symlink_to(outside / "b.png")
+    (inside / "gone.png").symlink_to(tmp_path / "no.png")
+    (inside / "gone").symlink_to(tmp_path / "no")
+    found = list_images(inside)
+    # ``z`` by its real name, ``deep`` by one of the two that lead to it.
+    assert set(found.names) == {"a.png", "z/own.png", "d.png", "all/b.png", "again/c.png"}
+    assert found.left == {"links that lead nowhere": 2, "links to folders that are read anyway": 4}
+
+
+def test_a_pipe_with_the_name_of_a_picture_is_not_opened(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    assert list_images(tmp_path).names == ["a.png"]
+
+
+def test_a_folder_without_images_says_what_it_has(tmp_path: Path) -> None:
+    _touch(tmp_path, *(f"IMG_{number}.HEIC" for number in range(60)), "notes.txt")
+    with pytest.raises(
+        DataError, match=r"no images in it .*\(left out: 60 .heic, which is not read .*, 1 .txt, no images"
+    ):
+        list_images(tmp_path)
 
 
 def test_order_is_random_but_fixed() -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from gs_search.data import DataSource, open_data
 from gs_search.errors import DataError
@@ -56,6 +57,21 @@ def test_a_missing_test_folder_is_cut_from_train_too(horses: Path) -> None:
     assert all(name.startswith("trainA/") for name in _names(data, "source", "test"))
     splits = [set(_names(data, "source", split)) for split in ("train", "val", "test")]
     assert len(set.union(*splits)) == sum(map(len, splits)) == 19
+
+
+def test_copies_are_kept_out_in_each_domain_of_its_own(horses: Path) -> None:
+    """The same photo may be in both domains; within one it is in one split."""
+    for name in ("testA", "trainA", "trainB"):
+        Image.linear_gradient("L").save(horses / name / "copied.png")
+    data = _open(horses, train=100, test=100)
+    assert "trainA/copied.png" not in {name for split in data.sources for name in _names(data, "source", split)}
+    assert "trainB/copied.png" in {name for split in data.targets for name in _names(data, "target", split)}
+    assert [tally.left_out for tally in data.tallies] == [{"copies of others": 1}, {}]
+    assert (
+        data.tallies[0]
+        .line()
+        .startswith(f"{horses} (A): 27 pictures (train 16 of 100, val 4, test 7 of 100); left out: 1 ")
+    )
 
 
 def test_no_test_wanted(horses: Path) -> None:

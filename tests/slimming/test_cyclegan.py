@@ -71,7 +71,7 @@ def test_photos_without_a_target_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
     for number in range(20):
-        Image.new("RGB", (20, 20)).save(tmp_path / f"{number}.png")
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / f"{number}.png")
     data = open_data(Drawn("photos", tmp_path), 32, 0)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no target domain"):
         train_teacher(data, width=4, blocks=1, image_px=32, steps=1, seed=0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gs_search.errors import BadInput, ConfigError
 from gs_search.study.config import StudyConfig, load_study
@@ -17,6 +18,9 @@ from gs_search.study.preflight import check_inputs
 from gs_search.study.wizard.draft import Plan, make_links
 from gs_search.study.yaml_file import FileErrors
 from gs_search.system.templates import text_templates
+
+if TYPE_CHECKING:
+    from gs_search.data import Tally
 
 __all__ = ["Written", "write_study"]
 
@@ -64,14 +68,14 @@ def write_study(plan: Plan, out: Path, *, force: bool = False) -> Written:
         if links is not None:
             standing_in = standing_in.replace(f"path: {_text(plan.data.path or '')}", f"path: {draft_links.name}", 1)
         _write(draft, standing_in)
-        _check(draft)
+        left_out = [tally.line() for tally in _check(draft) if tally.left_out and not plan.data.links]
         _write(draft, text)
         os.replace(draft_space, space)
         if links is not None:
             shutil.rmtree(links, ignore_errors=True)
             os.replace(draft_links, links)
         os.replace(draft, study)  # last: it names the others
-    return Written(study=study, space=space, config=load_study(study), notes=_notes(plan))
+    return Written(study=study, space=space, config=load_study(study), notes=(*_notes(plan), *left_out))
 
 
 @contextmanager
@@ -97,7 +101,7 @@ def _drafts(study: Path, space: Path, links: Path | None) -> Iterator[tuple[Path
                 folder.rmdir()
 
 
-def _check(draft: Path) -> None:
+def _check(draft: Path) -> tuple[Tally, ...]:
     """What ``gs-search check`` does; its lines name keys, for the file that they are about will not be there."""
     try:
         config = load_study(draft)
@@ -105,7 +109,7 @@ def _check(draft: Path) -> None:
         lines = [f"{problem.key}: {problem.message}" for problem in error.details]
         hints = [f"; {problem.hint}" if problem.hint else "" for problem in error.details]
         raise ConfigError([line + hint for line, hint in zip(lines, hints, strict=True)]) from None
-    check_inputs(config)
+    return check_inputs(config)
 
 
 def _rendered(template: str, plan: Plan) -> str:

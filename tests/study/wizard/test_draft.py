@@ -34,7 +34,7 @@ def test_pictures_are_as_large_as_the_generator_and_they_allow(
     save_generator: SaveGenerator, make_photos: MakePhotos, tmp_path: Path,
     architecture: str, width: int, blocks: int, side: int, image_px: int, multiple: int,
 ) -> None:  # fmt: skip
-    wishes = Wishes(checkpoint=save_generator(architecture, width, blocks), photos=make_photos(count=10, side=side))
+    wishes = Wishes(checkpoint=save_generator(architecture, width, blocks), photos=make_photos(count=12, side=side))
     plan = make_plan(wishes, tmp_path)
     assert (plan.image_px, plan.multiple) == (image_px, multiple)
     assert plan.teacher.described.startswith(f"{architecture}, {width} channels, {blocks} ")

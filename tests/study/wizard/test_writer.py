@@ -77,7 +77,7 @@ def test_names_that_yaml_would_take_for_something_else(tmp_path: Path, name: str
 def test_paths_that_yaml_would_take_for_something_else(
     make_photos: MakePhotos, save_generator: SaveGenerator, tmp_path: Path, folder: str
 ) -> None:
-    photos = make_photos(folder, 10)
+    photos = make_photos(folder, 12)
     checkpoint = save_generator()
     assert write(tmp_path, checkpoint=checkpoint, photos=photos).config.data.path == photos
     assert write(tmp_path / "elsewhere", checkpoint=checkpoint, photos=photos).config.data.path == photos
@@ -121,23 +121,23 @@ def test_a_dangling_link_is_there_too(tmp_path: Path) -> None:
 def test_with_a_mistake_nothing_is_written(
     save_generator: SaveGenerator, make_photos: MakePhotos, tmp_path: Path
 ) -> None:
-    checkpoint, photos = save_generator(), make_photos(count=40)
-    (photos / "007.png").write_bytes(b"<html>404</html>")
-    (photos / "008.png").write_bytes((photos / "008.png").read_bytes()[:-600])
+    checkpoint, photos, broken = save_generator(), make_photos(), make_photos("broken")
+    for path in sorted(broken.iterdir())[:12]:
+        path.write_bytes(b"<html>404</html>")
     before = entries(tmp_path)
     out = tmp_path / "a" / "b"
     for changes, starts in [
-        ({}, [f"{photos}/007.png: ", f"{photos}/008.png: "]),
+        ({"photos": broken}, [f"{broken}: 12 of 40 images cannot be used"]),
         ({"image_px": 50}, ["image_px: must be a multiple of 4, not 50"]),
     ]:
         with pytest.raises(ConfigError) as caught:
-            write(out, checkpoint=checkpoint, photos=photos, **changes)
+            write(out, **{"checkpoint": checkpoint, "photos": photos, **changes})
         problems = caught.value.problems
         assert [line[: len(start)] for line, start in zip(problems, starts, strict=True)] == starts
         assert entries(tmp_path) == before
     write(out, name="kept")
     with pytest.raises(ConfigError):
-        write(out, name="kept", checkpoint=checkpoint, photos=photos, force=True)
+        write(out, name="kept", checkpoint=checkpoint, photos=broken, force=True)
     assert load_study(out / "studies" / "kept.yaml").data.kind == "drawn"
 
 
@@ -146,7 +146,7 @@ def test_a_side_that_the_generator_cannot_take(
 ) -> None:
     generator = save_generator("pix2pix_unet", 4, 6)
     with pytest.raises(ConfigError, match="take a multiple of 64"):
-        write(tmp_path, checkpoint=generator, photos=make_photos(count=10), image_px=96)
+        write(tmp_path, checkpoint=generator, photos=make_photos(count=12), image_px=96)
     assert not (tmp_path / "studies").exists()
 
 
