@@ -149,7 +149,10 @@ def test_nothing_that_could_run_code_of_a_file(path: Path) -> None:
             continue
         called, keywords = ast.unparse(node.func), {word.arg: word.value for word in node.keywords}
         where = f"{path.name}:{node.lineno}: {called}"
-        assert called not in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"), where
+        forbidden = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+        if path == ROOT / "system" / "user_code.py":  # the one place that runs code: what a study names as the user's
+            forbidden -= {"compile"}
+        assert called not in forbidden, where
         assert called not in ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"), where
         assert not called.startswith(("pickle.load", "dill.", "joblib.load", "marshal.", "shelve.")), where
         if called == "torch.load":

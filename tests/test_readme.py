@@ -153,12 +153,18 @@ def test_every_command_is_run_by_some_test() -> None:
 
 
 def test_the_study_passes_check(checkout: Path) -> None:
-    (block,) = (block for block in blocks() if block.mark == "test: study")
-    path = checkout / "studies" / "summer2winter.yaml"
-    (checkout / "studies" / "summer2winter").mkdir()
-    path.write_text(block.text, encoding="utf-8")
-    config = load_study(path)
+    own, trained = (block for block in blocks() if block.mark == "test: study")
+    studies = checkout / "studies"
+    for name in ("summer2winter", "photos"):
+        (studies / name).mkdir()
+    (studies / "my_net.py").write_text("def build(width): ...\n", encoding="utf-8")
+    (studies / "my_net.pth").write_bytes(b"")
+    (studies / "readme.yaml").write_text(trained.text, encoding="utf-8")
+    config = load_study(studies / "readme.yaml")
     assert (config.study, config.data.kind, config.teacher.kind) == ("summer2winter", "folders", "train")
+    (studies / "readme.yaml").write_text(own.text, encoding="utf-8")
+    config = load_study(studies / "readme.yaml")
+    assert (config.study, config.teacher.kind, config.teacher.range) == ("mine", "module", (0.0, 255.0))
 
 
 def test_the_lines_of_the_library_slim_a_generator_of_ones_own(

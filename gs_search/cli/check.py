@@ -28,7 +28,7 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     config = load_study(study)
     tallies = check_inputs(config)
     notes, frozen = teacher_notes(config), None
-    if config.teacher.kind == "checkpoint":
+    if config.teacher.kind in ("checkpoint", "module"):
         from gs_search.trial.teacher import frozen_json, frozen_lines, given_generator, slimmable_teacher
 
         teacher = slimmable_teacher(config, given_generator(config)[0])

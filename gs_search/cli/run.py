@@ -106,8 +106,8 @@ def run(
 def _refuse_retraining(config: StudyConfig, earlier: Place | None) -> None:
     if earlier is not None:
         raise BadInput("--retrain-teacher: students taken over with --from imitate the teacher that is there")
-    if config.teacher.kind == "checkpoint":
-        raise BadInput("--retrain-teacher: the teacher of this study is a checkpoint, which is taken as it is")
+    if config.teacher.kind in ("checkpoint", "module"):
+        raise BadInput(f"--retrain-teacher: the teacher of this study is a {config.teacher.kind}, taken as it is")
     if config.data.kind == "photos":
         raise BadInput("--retrain-teacher: data of kind photos has no pictures of the target domain")
 

@@ -39,8 +39,9 @@ def submit(
 ) -> None:
     """Hand a study to a Ray cluster as a job of Ray's, and follow its log; Ctrl-C leaves, and the job goes on.
 
-    The package, the study and its search space travel. Pictures and checkpoints do not: their paths must be there on
-    all nodes. So must the packages that gs-search needs, in the versions of this machine.
+    The package, the study, its search space and the code of a network of your own travel. Pictures and checkpoints do
+    not: their paths must be there on all nodes. So must the packages that gs-search needs, in the versions of this
+    machine.
     """
     from gs_search.engine.ray import follow
     from gs_search.engine.ray import submit as hand_over

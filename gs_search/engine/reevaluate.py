@@ -197,11 +197,10 @@ def _subset_fids(apart: RunFolder, config: StudyConfig, number: int) -> tuple[li
     from gs_search.data.images import to_uint8
     from gs_search.measure.features import inception_features
     from gs_search.measure.fid import frechet_distance
-    from gs_search.slimming.student import load_student
     from gs_search.trial.assets import Groundwork, paint
 
     ground = Groundwork.of(apart, config)
-    student = load_student(apart.trial(number) / "student.safetensors").to(ground.device)
+    student = ground.load_student(apart.trial(number) / "student.safetensors").to(ground.device)
     features = inception_features(to_uint8(paint(student, ground.validation)), model=ground.inception)
     half = max(len(features) // 2, 2)
     dice = np.random.default_rng((config.seed, SUBSETS))

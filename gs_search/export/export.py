@@ -32,11 +32,10 @@ from gs_search.export.progress import in_parallel, one_thread, progress
 from gs_search.export.student import Chosen, notes
 from gs_search.measure.flops import count_flops
 from gs_search.measure.psnr import psnr
-from gs_search.networks import load_generator
 from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.layers import slimmable
-from gs_search.slimming.student import load_student
 from gs_search.trial.assets import Groundwork, paint
+from gs_search.trial.teacher import saved_generator
 
 __all__ = ["export_student", "teacher_file"]
 
@@ -127,7 +126,7 @@ def _export(
     place = out or folder.exports
     place.mkdir(parents=True, exist_ok=True)
     texts = notes(folder, chosen, licence)
-    student = load_student(chosen.file)
+    student = ground.load_student(chosen.file)
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "student": {"trial": chosen.number, "kind": chosen.kind},
@@ -161,7 +160,7 @@ def _export(
         if "packed" in formats:
             paths["packed"] = drafts / "student.safetensors"
             shutil.copyfile(chosen.file, paths["packed"])
-            entries.append(_packed_entry(paths["packed"], chosen))
+            entries.append(_packed_entry(paths["packed"], chosen, ground))
         if wanted := set(formats) & set(DEVICE_FORMATS):
             files = DeviceFiles(
                 student,
@@ -213,7 +212,7 @@ def teacher_file(folder: RunFolder, ground: Groundwork, place: Path, texts: dict
             held = {"damaged": str(error)}
         if held == wanted:
             return path
-    generator, architecture = load_generator(folder.teacher / "generator.safetensors")
+    generator, architecture = saved_generator(folder.generator, folder.source)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     image_px = folder.config().image_px
     _save(float_model(slimmable(generator).eval(), architecture.picture_multiple, image_px), draft, wanted)
@@ -295,8 +294,8 @@ def _paint(network: nn.Module, ground: Groundwork) -> Tensor:
     return in_parallel(lambda chunk: paint(network, chunk), _some(ground.validation), lambda done: None)
 
 
-def _packed_entry(path: Path, chosen: Chosen) -> dict[str, Any]:
-    load_student(path)
+def _packed_entry(path: Path, chosen: Chosen, ground: Groundwork) -> dict[str, Any]:
+    ground.load_student(path)
     figures = {"fid": chosen.result["objectives"]["fid"], "kid": chosen.result.get("kid")}
     figures["psnr_to_teacher"] = chosen.result.get("psnr_to_teacher")
     return {"format": "packed", "draft": path.name, **figures, "proof": {}}

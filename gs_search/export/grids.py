@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from gs_search.slimming.layers import SlimLayer, output_module, slim_layers
 from gs_search.slimming.output_quantizer import OutputGrid, best_grid, count_values
-from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer, activation_range, best_weight_range
+from gs_search.slimming.quantize import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    activation_range,
+    best_weight_range,
+    holds_pixels,
+)
 
 __all__ = ["InputGrid", "calibrate_outputs", "complete", "last_of", "on_grids"]
 
@@ -78,7 +84,7 @@ def last_of(network: nn.Module, name: str) -> nn.BatchNorm2d | None:
 def complete(student: nn.Module, pictures: Tensor) -> tuple[nn.Module, list[str]]:
     """A copy of a student in which every layer has quantizers of input and weight, and what was added.
 
-    What it has is left alone. The layer that reads the picture needs no quantizer of its input: pixels are codes.
+    What it has is left alone. A layer that reads the picture itself needs no quantizer of its input: pixels are codes.
 
     Args:
         pictures: N x 3 x H x W in [-1, 1], for the ranges of inputs.
@@ -195,15 +201,19 @@ def _watch(student: nn.Module, names: Collection[str], visit: Callable[[str, Ten
             handle.remove()
 
 
-def _first_layer(student: nn.Module, picture: Tensor) -> str:
-    """The layer that a picture reaches first."""
-    order: list[str] = []
+def _first_layer(student: nn.Module, picture: Tensor) -> str | None:
+    """The layer that a picture reaches first; None where its values are changed on the way."""
+    order: list[tuple[str, bool]] = []
     handles = []
     for name, layer in slim_layers(student).items():
-        handles.append(layer.register_forward_pre_hook(lambda module, inputs, name=name: order.append(name)))
+
+        def before(module: SlimLayer, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            order.append((name, not order and holds_pixels(inputs[0], picture)))
+
+        handles.append(layer.register_forward_pre_hook(before))
     try:
         student(picture)
     finally:
         for handle in handles:
             handle.remove()
-    return order[0]
+    return order[0][0] if order[0][1] else None

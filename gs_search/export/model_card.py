@@ -85,7 +85,9 @@ def card(document: Mapping[str, Any]) -> str:
         lines += ["", f"Chance alone moves a FID of this protocol by about {noise:.2g} (one standard deviation)."]
     lines += ["", "## How to run it", ""]
     if entry["format"] == "packed":
-        lines += ["```python", "from gs_search.slimming import load_student", f'load_student("{entry["file"]}")', "```"]
+        own = ", generator" if "factory" in json.loads(texts.get("teacher", "{}")) else ""  # its code is the user's
+        lines += ["```python", "from gs_search.slimming import load_student"]
+        lines += [f'load_student("{entry["file"]}"{own})', "```"]
     elif entry["format"] in SIZED:
         side = document["sides"] if document["sides"] != "free" else document["image_px"]
         run = RUN_PACKAGE if entry["format"] == "coreml" else RUN_PROGRAM

@@ -13,6 +13,7 @@ from gs_search import __version__
 from gs_search.errors import BadInput
 from gs_search.results.pick import PICK_FILE, read_pick
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.user_code import function_name
 
 __all__ = ["Chosen", "find_student", "notes"]
 
@@ -76,9 +77,11 @@ def notes(folder: RunFolder, chosen: Chosen, licence: str | None) -> dict[str, s
     baselines = folder.read_json(folder.baselines)
     teacher = {
         "kind": config.teacher.kind,
-        "file": config.teacher.path.name if config.teacher.path is not None else None,
+        "file": config.teacher.weights.name if config.teacher.weights is not None else None,
         "sha256": folder.provenance().get("hashes", {}).get("teacher"),
     }
+    if config.teacher.factory is not None:
+        teacher["factory"] = function_name(config.teacher.factory)
     if licence is None:
         licence = SHIPPED_LICENCE if config.teacher.kind == "shipped" else UNKNOWN_LICENCE
     return {

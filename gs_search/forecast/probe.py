@@ -28,7 +28,6 @@ from gs_search.measure.features import inception_features
 from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.learning_rates import HARMLESS_STEPS
 from gs_search.slimming.run import TAYLOR_PICTURES
-from gs_search.slimming.student import load_student
 from gs_search.slimming.teacher import Batch, Lessons
 from gs_search.study.settings import Point, settings_from_point
 from gs_search.system.machine import cores
@@ -259,7 +258,7 @@ def _measure_trial(point: Point, study: StudyConfig, folder: RunFolder, clock: _
     finally:
         ground.lessons = lessons
     place, few = folder.trial(0), len(ground.validation)
-    student = load_student(place / "student.safetensors").to(ground.device)
+    student = ground.load_student(place / "student.safetensors").to(ground.device)
     return {
         "seconds": total,
         "fixed_seconds": total - sum(map(sum, timed.steps.values())),

@@ -7,6 +7,7 @@ from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
 from gs_search.networks.cartoongan import CartoonGenerator
 from gs_search.networks.checkpoints import load_generator, read_tensors, recognise
 from gs_search.networks.inspection import inspect_file
+from gs_search.networks.own_module import ModuleArchitecture, build_module, load_module
 from gs_search.networks.patchgan import PatchGan
 from gs_search.networks.recognised import Choice
 from gs_search.networks.resnet import ResidualBlock, ResnetGenerator
@@ -19,13 +20,16 @@ __all__ = [
     "CartoonGenerator",
     "Choice",
     "InvertedResidualBlock",
+    "ModuleArchitecture",
     "PatchGan",
     "ResidualBlock",
     "ResnetGenerator",
     "UnetGenerator",
     "build",
+    "build_module",
     "inspect_file",
     "load_generator",
+    "load_module",
     "read_tensors",
     "recognise",
 ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
 from gs_search.networks.architectures import ARCHITECTURES, Architecture, build
@@ -34,7 +34,17 @@ from gs_search.networks.recognised import (
     wrong_choice,
 )
 
-__all__ = ["Candidate", "candidates", "fill", "load_generator", "read_tensors", "recognise", "recognise_candidate"]
+__all__ = [
+    "NO_GENERATOR",
+    "Candidate",
+    "candidates",
+    "check_values",
+    "fill",
+    "load_generator",
+    "read_tensors",
+    "recognise",
+    "recognise_candidate",
+]
 
 CONTAINERS = r"(?:^|(?<=\.))(?:model|main|model\.model)\.$"
 """First components of layouts' own names, which say nothing about which generator it is."""
@@ -163,25 +173,25 @@ def fill(found: Recognised) -> nn.Module:
                 f"{where}: tensor {found.name(name)} is {describe_shape(tensor)}, this architecture needs "
                 f"{describe_shape(needed)}"
             )
-        if tensor.is_meta or tensor.layout != torch.strided:
-            kind = "no values (device meta)" if tensor.is_meta else "a sparse tensor"
-            raise CheckpointError(f"{where}: tensor {found.name(name)} holds {kind}; give plain float weights")
-        if not tensor.is_floating_point():
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise CheckpointError(
-                f"{where}: tensor {found.name(name)} holds {kind}, not floats; give the float weights"
-            )
-        if not torch.isfinite(tensor.float()).all():
-            raise CheckpointError(
-                f"{where}: tensor {found.name(name)} holds NaN or infinity; the checkpoint is useless, take an "
-                "earlier one"
-            )
+        check_values(tensor, f"{where}: tensor {found.name(name)}")
     for name in found.tensors:
         if name not in wanted and not name.endswith(COUNTER):
             raise CheckpointError(f"{where}: tensor {found.name(name)} does not belong to this architecture")
     generator = build(found.architecture)
     generator.load_state_dict({name: found.tensors[name].to(torch.float32) for name in wanted}, strict=False)
     return generator.eval()
+
+
+def check_values(tensor: Tensor, where: str) -> None:
+    """Refuse a tensor that holds no weights; raises CheckpointError, which begins with ``where``."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        kind = "no values (device meta)" if tensor.is_meta else "a sparse tensor"
+        raise CheckpointError(f"{where} holds {kind}; give plain float weights")
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(f"{where} holds {kind}, not floats; give the float weights")
+    if not torch.isfinite(tensor.float()).all():
+        raise CheckpointError(f"{where} holds NaN or infinity; the checkpoint is useless, take an earlier one")
 
 
 def candidates(path: Path) -> list[Candidate]:

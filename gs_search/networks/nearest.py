@@ -13,7 +13,7 @@ from gs_search.networks.recognised import Tensors, describe_shape
 
 __all__ = ["OWN", "describe_unknown"]
 
-OWN = "a network of one's own: README, As a library"
+OWN = "a network of your own: teacher.kind module (README, Your own generator)"
 
 COMPUTED = re.compile(r"\.(weight_(orig|g|v|u)|parametrizations\.weight\.\w+)$")
 """Names that PyTorch's reparametrizations give to what a weight is computed from."""

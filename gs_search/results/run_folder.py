@@ -3,7 +3,7 @@
 Everything that a study leaves lies in here, and every verb but ``run`` and ``check`` takes this folder::
 
     study.yaml  search_space.yaml  resolved.yaml  study.db  study.db.backup  lock
-    teacher/                        what all trials share
+    teacher/                        what all trials share; source/ in it: the user's code that builds the teacher
     trials/<number>/                result.json curve.csv samples.png student.safetensors log.txt
     trials/<number>/again/<k>/      the same, of a run with another seed; subsets.json
     checkpoints/                    of trials that are not finished
@@ -37,6 +37,7 @@ from gs_search.errors import BadInput
 from gs_search.remote import Place, is_remote
 from gs_search.study.config import StudyConfig, load_resolved
 from gs_search.system.lock import hold, live_holder
+from gs_search.system.user_code import copied_code
 
 if TYPE_CHECKING:
     from gs_search.remote.lease import Lease
@@ -139,6 +140,16 @@ class RunFolder:
 
             join(self.mirror, database=database)
 
+    @property
+    def generator(self) -> Path:
+        """The teacher's weights."""
+        return self.teacher / "generator.safetensors"
+
+    @property
+    def source(self) -> Path:
+        """The copy of the code that builds a teacher of kind ``module``."""
+        return self.teacher / "source"
+
     def trial(self, number: int) -> Path:
         """Folder of one trial."""
         return self.trials / str(int(number))
@@ -199,6 +210,8 @@ class RunFolder:
             self.write_text(self.study_yaml, config.source.read_text(encoding="utf-8"))
         if config.space.source and config.space.source.is_file():
             self.write_text(self.space_yaml, config.space.source.read_text(encoding="utf-8"))
+        code = config.teacher.code(config.source.parent)
+        copied = [] if code is None else code.copy_to(self.source)
         # Last, because it is what makes the folder a run folder.
         resolved = {
             "schema": SCHEMA,
@@ -206,7 +219,8 @@ class RunFolder:
             "provenance": {**provenance, "hashes": hashes},
         }
         self._write_resolved(resolved)
-        self.send(*(path for path in (self.study_yaml, self.space_yaml, self.resolved_yaml) if path.is_file()))
+        yamls = (path for path in (self.study_yaml, self.space_yaml, self.resolved_yaml) if path.is_file())
+        self.send(*copied, *yamls)
 
     def decided(self, decisions: Mapping[str, Any]) -> None:
         """Note in ``resolved.yaml`` what the preparation has decided in place of ``auto``."""
@@ -307,9 +321,15 @@ class RunFolder:
         here, there = config.following(earlier).identity(), earlier.identity()
         keys = [key for key in sorted({*here, *there}) if here.get(key, _NOWHERE) != there.get(key, _NOWHERE)]
         provenance = self.provenance()
-        before = provenance.get("hashes", {}).get("teacher")
-        if not keys and before != hashes["teacher"]:
-            keys = ["teacher.path (the content of the file)"]
+        before = provenance.get("hashes", {})
+        if not keys and before.get("teacher") != hashes["teacher"]:
+            key = "checkpoint" if config.teacher.kind == "module" else "path"
+            keys = [f"teacher.{key} (the content of the file)"]
+        if not keys and before.get("source") != hashes["source"]:
+            raise BadInput(
+                f"{self}: the source of {config.teacher.factory} has changed since the run began "
+                f"({_changed(config, self.source)}); undo the change, or take another folder with --out"
+            )
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise BadInput(
@@ -349,8 +369,23 @@ def _finite(content: Any) -> Any:
 
 
 def _hashes(config: StudyConfig) -> dict[str, str | None]:
-    files = {"study": config.source, "space": config.space.source, "teacher": config.teacher.path}
-    return {name: _sha256(path) for name, path in files.items()}
+    files = {"study": config.source, "space": config.space.source, "teacher": config.teacher.weights}
+    code = config.teacher.code(config.source.parent)
+    return {**{name: _sha256(path) for name, path in files.items()}, "source": None if code is None else code.sha256}
+
+
+def _changed(config: StudyConfig, copied: Path) -> str:
+    """Name the files of the user's code that are not as they were copied."""
+    now = config.teacher.code(config.source.parent)
+    try:
+        before = copied_code(copied)
+    except BadInput as error:
+        return str(error)
+    if now is None or now.installed:
+        return "another version of the package is installed"
+    names = {*now.files, *before.files}
+    same = {n for n in now.files if (copied / n).is_file() and (copied / n).read_bytes() == (now.root / n).read_bytes()}
+    return ", ".join(sorted(names - same)[:5]) or "other files"
 
 
 def _sha256(path: Path | None) -> str | None:

@@ -24,7 +24,7 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.latency import latency_ms
 from gs_search.measure.psnr import psnr
-from gs_search.slimming.student import load_student, student_mb
+from gs_search.slimming.student import student_mb
 from gs_search.trial.assets import Groundwork, paint
 from gs_search.trial.run import layer_rows
 
@@ -130,7 +130,7 @@ class TestPictures:
         found = look_at(student, ground, self.pictures, outputs).to_json()
         trial = None
         if short.is_file():
-            trial = look_at(load_student(short).to(ground.device), ground, self.pictures, outputs).to_json()
+            trial = look_at(ground.load_student(short).to(ground.device), ground, self.pictures, outputs).to_json()
         return {
             "protocol": self.protocol,
             **found,

@@ -27,7 +27,7 @@ from gs_search.slimming.checkpoint import fingerprint, load_state, save_state
 from gs_search.slimming.distributed import ALONE, Team
 from gs_search.slimming.precision import warning
 from gs_search.slimming.run import LOG_EVERY, Run
-from gs_search.slimming.student import load_student, save_student
+from gs_search.slimming.student import save_student
 from gs_search.system.text import duration
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint
 from gs_search.trial.run import LOOK_PICTURES, curve_csv, repair_targets
@@ -180,7 +180,9 @@ class Course:
             return
         ground, last = self.ground, self.place / "last.safetensors"
         save_student(last, run.network, ground.architecture)
-        found = look_at(load_student(last).to(ground.device), ground, ground.validation, ground.validation_outputs)
+        found = look_at(
+            ground.load_student(last).to(ground.device), ground, ground.validation, ground.validation_outputs
+        )
         figures = found.to_json()
         best = run.notes.get("best", {"fid": math.inf})
         better = found.fid < best["fid"]

@@ -213,13 +213,12 @@ def _finished(
     """Measure the best student, and put its files in place."""
     from gs_search.retrain.evaluate import look_at, measured
     from gs_search.retrain.loop import write_packed
-    from gs_search.slimming.student import load_student
     from gs_search.trial.run import curve_csv, write_samples
 
     place, ground, config, notes = course.place, course.ground, course.config, state["notes"]
     best, looks = notes["best"], notes["looks"]
     write_packed(place / "student.safetensors", best["packed"])
-    student = load_student(place / "student.safetensors").to(ground.device)
+    student = ground.load_student(place / "student.safetensors").to(ground.device)
     found = look_at(student, ground, ground.validation, ground.validation_outputs)
     write_samples(place / "samples.png", ground, found.painted)
     folder.write_text(place / "curve.csv", curve_csv(state["curve"]))

@@ -22,6 +22,7 @@ __all__ = [
     "WeightQuantizer",
     "activation_range",
     "best_weight_range",
+    "holds_pixels",
     "weight_rows",
 ]
 
@@ -197,6 +198,11 @@ def activation_range(sample: Tensor, bits: int, *, signed: bool, method: str = "
         place = max(1, round(QUANTILE * row.numel()))  # torch.quantile refuses more than 16 million values
         return row.abs().flatten().kthvalue(place).values.clamp_min(SMALLEST_RANGE)
     return (largest * (CLIP if method == "clip" else 1.0)).reshape(())
+
+
+def holds_pixels(x: Tensor, pictures: Tensor) -> bool:
+    """Whether a layer's input has the pictures' own values, perhaps mirrored or in another order, and no others."""
+    return bool(torch.isin(x.unique(), pictures.unique()).all())
 
 
 def _least_error(rows: Tensor, largest: Tensor, low: int, high: int, clips: tuple[float, ...]) -> Tensor:

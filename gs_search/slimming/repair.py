@@ -29,6 +29,7 @@ from gs_search.slimming.quantize import (
     WeightQuantizer,
     activation_range,
     best_weight_range,
+    holds_pixels,
 )
 from gs_search.study.settings import SlimmingSettings
 
@@ -124,9 +125,11 @@ def record_targets(teacher: nn.Module, pictures: Tensor, *, positions: int = POS
 def attach_quantizers(graph: ChannelGraph, network: nn.Module, settings: SlimmingSettings, pictures: Tensor) -> None:
     """Give every layer the quantizers that ``settings`` ask for, calibrated on ``pictures``, in place.
 
-    The first convolution's input is not quantized at 8 bits: pixels are 8-bit codes already.
+    The first convolution's input is not quantized at 8 bits where it is the picture: pixels are 8-bit codes already.
     """
-    _walk(graph, network, pictures, settings, lambda name, layer, x: _quantize(graph, name, layer, x, settings))
+    _walk(
+        graph, network, pictures, settings, lambda name, layer, x: _quantize(graph, name, layer, x, settings, pictures)
+    )
 
 
 @torch.no_grad()
@@ -155,7 +158,7 @@ def repair_(
     done: list[Refit] = []
 
     def fit(name: str, layer: SlimLayer, x: Tensor) -> None:
-        x = _quantize(graph, name, layer, x, settings)
+        x = _quantize(graph, name, layer, x, settings, targets.pictures)
         if layer.num_inputs == 0 or not refit or not layer.plain:
             return
         keep = torch.as_tensor(graph.kept(alive, name, "out", graph.layers[name].outputs), device=x.device)
@@ -326,12 +329,14 @@ def _calibrated(x: Tensor, bits: int, settings: SlimmingSettings, *, signed: boo
     return ActivationQuantizer(bits, range_, signed=signed).to(x.device)
 
 
-def _quantize(graph: ChannelGraph, name: str, layer: SlimLayer, x: Tensor, settings: SlimmingSettings) -> Tensor:
+def _quantize(
+    graph: ChannelGraph, name: str, layer: SlimLayer, x: Tensor, settings: SlimmingSettings, pictures: Tensor
+) -> Tensor:
     """Attach calibrated quantizers to one layer and return its input as it will see it."""
     group = graph.layers[name].group
     bits = settings.bits("activation_bits", group)
     layer.input_quantizer = None
-    pixels = group == "stem" and bits >= 8
+    pixels = group == "stem" and bits >= 8 and holds_pixels(x, pictures)
     if bits != FLOAT_BITS and not pixels:
         layer.input_quantizer = _calibrated(x, bits, settings, signed=bool(x.min() < 0))
         x = layer.input_quantizer(x)

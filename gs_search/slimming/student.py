@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import CheckpointError
-from gs_search.networks import Architecture, build
+from gs_search.networks import Architecture, ModuleArchitecture, build
 from gs_search.networks.resnet import ResidualBlock
 from gs_search.slimming.extraction import ChannelConstant, resize_layer_, resize_norm_, set_group_sizes_
 from gs_search.slimming.layers import (
@@ -47,6 +47,9 @@ __all__ = [
     "student_mb",
     "unpack_codes",
 ]
+
+
+Known = Architecture | ModuleArchitecture
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,12 @@ def _rest(student: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in unowned(student).items() if not name.startswith(vanished)}
 
 
-def save_student(path: Path, student: nn.Module, architecture: Architecture | None, **notes: str) -> dict[str, Tensor]:
+def save_student(path: Path, student: nn.Module, architecture: Known | None, **notes: str) -> dict[str, Tensor]:
     """Write a student atomically and return the tensors that were written.
 
     Args:
-        architecture: of the teacher; None for a generator of one's own, which ``load_student`` then must be given.
+        architecture: of the teacher; one of this package's is written. ``load_student`` must be given the generator of
+            any other: no file of weights says what code is run.
         notes: further text for the description.
     """
     tensors, described = _described(student, architecture)
@@ -155,12 +159,12 @@ def save_student(path: Path, student: nn.Module, architecture: Architecture | No
     return tensors
 
 
-def student_mb(student: nn.Module, architecture: Architecture | None) -> float:
+def student_mb(student: nn.Module, architecture: Known | None) -> float:
     """The objective: the length of the file that ``save_student`` would write, in 10^6 bytes."""
     return len(encode(*_described(student, architecture))) / 1e6
 
 
-def _described(student: nn.Module, architecture: Architecture | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _described(student: nn.Module, architecture: Known | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Packed tensors of a student, and how to build it again."""
     tensors, layers = pack(student)
     rows = [asdict(layer) for layer in layers]
@@ -173,7 +177,7 @@ def _described(student: nn.Module, architecture: Architecture | None) -> tuple[d
     in_place = [name for name, module in student.named_modules() if getattr(module, "inplace", False) is True]
     if in_place:
         described["in_place"] = in_place  # where a network relies on it, see ``teacher``
-    if architecture is not None:
+    if isinstance(architecture, Architecture):
         described["architecture"] = architecture.to_json()
     return tensors, described
 

@@ -8,6 +8,7 @@ the photos can be opened and the weights loaded is the question of ``preflight``
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -24,6 +25,7 @@ from gs_search.study.settings import GROUPS, LEGAL, TRAINING, SlimmingSettings
 from gs_search.study.space import SearchSpace
 from gs_search.study.space_file import parse_space, space_from_dict
 from gs_search.study.yaml_file import FileErrors, Key, Problem, nearest, quote, read_yaml
+from gs_search.system.user_code import UserCode, find_code, function_name
 
 __all__ = [
     "ConstraintsConfig",
@@ -65,18 +67,40 @@ class DataConfig(Section):
     """Random crops and flips kept of each training picture; null lets the training choose."""
 
 
+def _range(value: object) -> object:
+    if value is None:
+        return None
+    ends = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if len(ends) == 2 and all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in ends):
+        low, high = float(ends[0]), float(ends[1])
+        if math.isfinite(low) and math.isfinite(high) and low < high:
+            return low, high
+    message = "must be the values of black and white, as [-1, 1], [0, 1] or [0, 255], not {found}"
+    raise PydanticCustomError("range", message, {"found": quote(value)})
+
+
+OF_MODULES = ("factory", "arguments", "checkpoint", "channels", "range", "output_range", "multiple")
+"""Keys of ``teacher`` that only kind ``module`` has."""
+
+OF_CHECKPOINTS = ("path", "architecture", "norm", "padding", "align_corners")
+"""Those that only kind ``checkpoint`` has."""
+
+OF_TRAINING = ("width", "blocks", "steps")
+"""Those that only kind ``train`` has."""
+
+
 class TeacherConfig(Section):
     """The dense generator that students imitate."""
 
-    kind: Literal["shipped", "checkpoint", "train"]
-    """``shipped``: comes with this package, for drawn data. ``checkpoint``: a file. ``train``: is trained
-    first, once, with CycleGAN's losses."""
+    kind: Literal["shipped", "checkpoint", "module", "train"]
+    """``shipped``: comes with this package, for drawn data. ``checkpoint``: a file. ``module``: a network of one's own,
+    built by a function of one's own. ``train``: is trained first, once, with CycleGAN's losses."""
     path: Path | None = None
     """``checkpoint``: a .pth, .pt or .safetensors file; ``${NAME}`` takes an environment variable."""
     architecture: Literal["auto", "cyclegan_resnet", "cartoongan", "pix2pix_unet", "animeganv2"] = "auto"
     """``checkpoint``: what the file holds; ``auto`` finds out."""
     key: str | None = None
-    """``checkpoint``: which generator, where the file holds several; `gs-search inspect` names them."""
+    """``checkpoint``, ``module``: which generator, where the file holds several; `gs-search inspect` names them."""
     norm: Literal["auto", "batch", "instance"] = "auto"
     """``checkpoint``: a batch norm takes the running statistics (``batch``, and ``auto``), or those of each picture
     (``instance``), as pix2pix's own test script does."""
@@ -85,6 +109,21 @@ class TeacherConfig(Section):
     as in the original."""
     align_corners: bool | None = None
     """``checkpoint``: how AnimeGANv2 enlarges, which a file cannot tell; null is ``true``, the port's default."""
+    factory: str | None = None
+    """``module``: the function or class that gives the network, as ``package.module:function`` or
+    ``./my_net.py:function``, relative to the study file. It is run; its source is copied into the run folder."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """``module``: arguments of the function, by name."""
+    checkpoint: Path | None = None
+    """``module``: file of the network's weights, of which tensors alone are read; null: as the function gives them."""
+    channels: Literal["rgb", "bgr", "grey"] = "rgb"
+    """``module``: order of the channels that the network takes and returns; ``grey``: one."""
+    range: Annotated[tuple[float, float], BeforeValidator(_range)] = (-1.0, 1.0)
+    """``module``: values that the network takes for black and white."""
+    output_range: Annotated[tuple[float, float] | None, BeforeValidator(_range)] = None
+    """``module``: values that it returns for them; null: as ``range``."""
+    multiple: int | None = Field(None, ge=1, le=1024)
+    """``module``: what divides the sides of its pictures; null: is found by trying."""
     width: int = Field(16, ge=4, le=512)
     """``train``: channels of the first layer."""
     blocks: int = Field(3, ge=1, le=32)
@@ -97,6 +136,19 @@ class TeacherConfig(Section):
     def choice(self) -> dict[str, Any]:
         """What is said about the checkpoint, as ``gs_search.networks.load_generator`` takes it."""
         return {name: getattr(self, name) for name in ("architecture", "key", "norm", "padding", "align_corners")}
+
+    def module(self) -> dict[str, Any]:
+        """What is said about a network of one's own, as ``gs_search.networks.load_module`` takes it."""
+        return {name: getattr(self, name) for name in (*OF_MODULES, "key") if name != "factory"}
+
+    @property
+    def weights(self) -> Path | None:
+        """The file that the weights come from, if the study names one."""
+        return self.checkpoint if self.kind == "module" else self.path
+
+    def code(self, folder: Path) -> UserCode | None:
+        """The source of ``factory``, found from the folder of the study file; raises BadInput where there is none."""
+        return None if self.kind != "module" or self.factory is None else find_code(self.factory, folder)
 
 
 class MeasureConfig(Section):
@@ -265,7 +317,10 @@ class StudyConfig(Section):
         for name in ("source", "trials", "hours", "workers", "timeout_minutes", "retrain", "storage", "resources"):
             resolved.pop(name)
         space.pop("source")
-        resolved["teacher"].pop("allow_frozen")  # a permission, no setting
+        teacher = resolved["teacher"]
+        teacher.pop("allow_frozen")  # a permission, no setting
+        if teacher["factory"] is not None:  # wherever it lies; its source is compared by its hash
+            teacher["factory"] = function_name(teacher["factory"])
         for name in ("rule", "margin_db"):  # who is left where; the rungs themselves divide the training
             resolved["stopping"].pop(name)
         return _flatten({**resolved, "space": space})
@@ -301,7 +356,8 @@ def load_resolved(path: str | Path) -> StudyConfig:
         fields["settings"] = _renamed(fields["settings"])
         for section in ("data", "teacher"):
             entry = dict(fields[section])
-            fields[section] = entry | {"path": None if entry["path"] is None else Path(entry["path"])}
+            paths = {key: Path(entry[key]) for key in ("path", "checkpoint") if entry.get(key) is not None}
+            fields[section] = entry | paths
         fields["source"] = Path(fields["source"])
         return StudyConfig(space=space_from_dict(space, source=source and Path(source)), **fields)
     except FileNotFoundError:
@@ -388,8 +444,9 @@ class _StudyReader:
             self._report((name,), what, f"keys here: {', '.join(model.model_fields)}")
             return None
         entries = dict(raw)
-        if isinstance(entries.get("path"), str):
-            entries["path"] = self._path((name, "path"), entries["path"])
+        for key in ("path", "checkpoint"):
+            if isinstance(entries.get(key), str):
+                entries[key] = self._path((name, key), entries[key])
         return self._validate(model, (name,), entries)
 
     def _validate(self, model: type[BaseModel], place: Key, fields: dict[str, Any]) -> Any:
@@ -476,15 +533,8 @@ class _StudyReader:
             self._report(("data", "path"), "is not used by kind drawn", "remove it, or set kind: photos")
         elif data and data.kind != "drawn":
             self._exists(("data", "path"), data.path, folder=True)
-        if teacher and teacher.kind == "checkpoint":
-            self._exists(("teacher", "path"), teacher.path, folder=False)
-            for name in {"width", "blocks", "steps"} & teacher.model_fields_set:
-                self._report(("teacher", name), "is not used by kind checkpoint", "remove it")
-        elif teacher:
-            for name in ("path", "key", "norm", "padding", "align_corners"):
-                if getattr(teacher, name) not in (None, "auto"):
-                    message = f"is not used by kind {teacher.kind}"
-                    self._report(("teacher", name), message, "remove it, or set kind: checkpoint")
+        if teacher:
+            self._check_teacher(teacher)
         if data and teacher and data.kind != "drawn" and teacher.kind == "shipped":
             self._report(("teacher", "kind"), "shipped is for drawn data", "set kind: checkpoint and a path")
         if data and teacher and data.kind == "photos" and teacher.kind == "train":
@@ -499,6 +549,32 @@ class _StudyReader:
             self._no_target(space, settings)
         if data:
             self._enough_to_train(data, space, settings)
+
+    def _check_teacher(self, teacher: TeacherConfig) -> None:
+        kind = teacher.kind
+        owners = {} if kind == "checkpoint" else dict.fromkeys(OF_CHECKPOINTS, "checkpoint")
+        owners |= {} if kind in ("checkpoint", "module") else {"key": "checkpoint"}
+        owners |= {} if kind == "module" else dict.fromkeys(OF_MODULES, "module")
+        for name, owner in owners.items():
+            if getattr(teacher, name) != TeacherConfig.model_fields[name].get_default(call_default_factory=True):
+                self._report(("teacher", name), f"is not used by kind {kind}", f"remove it, or set kind: {owner}")
+        for name in OF_TRAINING if kind in ("checkpoint", "module") else ():
+            if name in teacher.model_fields_set:
+                self._report(("teacher", name), f"is not used by kind {kind}", "remove it")
+        if kind == "checkpoint":
+            self._exists(("teacher", "path"), teacher.path, folder=False)
+        if kind != "module":
+            return
+        if teacher.checkpoint is not None:
+            self._exists(("teacher", "checkpoint"), teacher.checkpoint, folder=False)
+        if teacher.factory is None:
+            hint = "name the function that gives the network, as ./my_net.py:build"
+            self._report(("teacher", "factory"), "is missing", hint)
+            return
+        try:  # also where pictures are elsewhere: the source travels from here
+            teacher.code(self.path.resolve().parent)
+        except BadInput as error:
+            self._report(("teacher", "factory"), str(error))
 
     def _no_target(self, space: SearchSpace | None, settings: dict[str, Any]) -> None:
         message, hint = "target needs pictures of the target, and kind photos has none", "use teacher"

@@ -52,6 +52,11 @@ def check_inputs(config: StudyConfig, *, here: bool = True) -> tuple[Tally, ...]
                 )
         except BadInput as error:
             problems += str(error).splitlines()
+    elif config.teacher.kind == "module":
+        try:
+            _own_module(config)
+        except BadInput as error:
+            problems += str(error).splitlines()
     if config.device == "cuda" and here:
         import torch
 
@@ -76,6 +81,8 @@ def teacher_notes(config: StudyConfig) -> list[str]:
 
     The inputs have passed ``check_inputs``.
     """
+    if config.teacher.kind == "module":
+        return [f"teacher: {note}" for note in _own_module(config)]
     if config.teacher.kind != "checkpoint":
         return []
     from gs_search.networks import Choice, recognise
@@ -90,6 +97,21 @@ def teacher_notes(config: StudyConfig) -> list[str]:
             f"{found.architecture.norm} is taken{'' if config.teacher.norm == 'auto' else ', as the study says'}"
         )
     return [f"teacher: {note}" for note in notes]
+
+
+def _own_module(config: StudyConfig) -> list[str]:
+    """Build a generator of the user's own, have it paint, and say what was decided; raises BadInput."""
+    from gs_search.networks import load_module
+
+    code = config.teacher.code(config.source.parent)
+    assert code is not None, "config.py sees to it that a module has a factory"
+    notes: list[str] = []
+    load_module(code, image_px=config.image_px, notes=notes, **config.teacher.module())
+    said = f"{code.name} is run, of a package that has to be installed on every machine"
+    if not code.installed:
+        more = f" and {len(code.files) - 4} more files" if len(code.files) > 4 else ""
+        said = f"{code.name} is run; its source travels with the run: {', '.join(code.files[:4])}{more}"
+    return [said, *notes]
 
 
 def _between_norms(config: StudyConfig) -> float:

@@ -32,15 +32,23 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.inception import load_inception
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
-from gs_search.networks import load_generator
+from gs_search.networks import ModuleArchitecture
 from gs_search.slimming.learning_rates import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.precision import decide, settled
 from gs_search.slimming.repair import RepairTargets, record_targets
+from gs_search.slimming.student import load_student
 from gs_search.slimming.teacher import Lessons, Teacher
 from gs_search.slimming.training import RealPictures
 from gs_search.study.settings import SlimmingSettings, settings_from_point
 from gs_search.system.machine import cores, forget_peak, peak_own_mb
-from gs_search.trial.teacher import frozen_json, frozen_lines, generator_of, slimmable_teacher
+from gs_search.trial.teacher import (
+    frozen_json,
+    frozen_lines,
+    generator_of,
+    save_generator,
+    saved_generator,
+    slimmable_teacher,
+)
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
@@ -108,12 +116,8 @@ def prepare(
     data = open_data(config.data, config.image_px, config.seed)
     for tally in data.tallies:
         log(tally.line())
-    generator, architecture = generator_of(config, data, device, log, retrain=retrain_teacher)
-    save_file(
-        {name: t.contiguous().cpu() for name, t in generator.state_dict().items()},
-        place / "generator.safetensors",
-        {"architecture": json.dumps(architecture.to_json())},
-    )
+    generator, architecture = generator_of(config, data, device, log, retrain=retrain_teacher, source=folder.source)
+    save_generator(place / "generator.safetensors", generator, architecture)
     teacher = slimmable_teacher(config, generator).to(device)
     for line in frozen_lines(teacher):
         log(line)
@@ -199,7 +203,8 @@ class Groundwork:
     def __init__(self, place: Path, config: StudyConfig) -> None:
         self.device = device_of(config)
         self.baselines: dict[str, Any] = json.loads((place / "baselines.json").read_text())
-        generator, self.architecture = load_generator(place / "generator.safetensors")
+        generator, self.architecture = saved_generator(place / "generator.safetensors", place / "source")
+        self._own = generator if isinstance(self.architecture, ModuleArchitecture) else None
         self.teacher = Teacher(generator, config.image_px).to(self.device)
         self.lessons = Lessons.open(place / "lessons")
         self.targets = _load_targets(place / "repair.safetensors", self.device)
@@ -215,6 +220,10 @@ class Groundwork:
         """Load, or return what this process has loaded for the same files before."""
         stamp = (folder.teacher / "baselines.json").stat().st_mtime_ns
         return _cached(folder.teacher, stamp, _Holder(config))
+
+    def load_student(self, path: Path) -> nn.Module:
+        """A student of this teacher from its file, on the CPU; raises CheckpointError where it is none."""
+        return load_student(path, self._own)
 
     def settled(self, settings: SlimmingSettings) -> SlimmingSettings:
         """The settings with ``precision: auto`` replaced by what the preparation has decided for all of the study."""

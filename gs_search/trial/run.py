@@ -35,7 +35,7 @@ from gs_search.measure.psnr import psnr
 from gs_search.slimming.layers import slim_layers
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.run import Slimmed, slim_in_rungs
-from gs_search.slimming.student import load_student, save_student, student_mb
+from gs_search.slimming.student import save_student, student_mb
 from gs_search.study.settings import Point, settings_from_point
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint, prepare
 
@@ -234,7 +234,7 @@ def _run(
     log(f"trained; {slimmed.macs_share:.3f} of the multiply-adds")
     file = place / "student.safetensors"
     save_student(file, slimmed.network, ground.architecture)
-    student = load_student(file).to(ground.device)
+    student = ground.load_student(file).to(ground.device)
     painted = paint(student, ground.validation)
     if not torch.isfinite(painted).all():
         raise TrialFailed("nan", "the student paints pictures that are not numbers")
@@ -299,7 +299,7 @@ def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[st
         file = folder.trial(number) / "student.safetensors"
         if not file.is_file():
             raise BadInput(f"{file}: trial {number} left no student")
-        sets[str(number)] = to_uint8(paint(load_student(file).to(ground.device), ground.validation))
+        sets[str(number)] = to_uint8(paint(ground.load_student(file).to(ground.device), ground.validation))
     for name, pictures in sets.items():
         (out / name).mkdir(parents=True, exist_ok=True)
         for index, picture in enumerate(pictures):

@@ -176,6 +176,29 @@ sampler: tpee
             "kind: train, path: gone.pth",
             "small.yaml:7: teacher.path: is not used by kind train",
         ),
+        ("kind: shipped", "kind: module", "small.yaml:7: teacher.factory: is missing; name the function that gives"),
+        ("kind: shipped", "kind: module, factory: x", "small.yaml:7: teacher.factory: 'x' names no function: write"),
+        ("kind: shipped", "kind: module, factory: 'x.py:f'", "small.yaml:7: teacher.factory: no such file: x.py"),
+        (
+            "kind: shipped",
+            "kind: module, factory: 'gs_search.networks.unet:UnetGenerator', checkpoint: gone.pth",
+            "small.yaml:7: teacher.checkpoint: no such file: gone.pth",
+        ),
+        (
+            "kind: shipped",
+            "kind: module, factory: 'gs_search.networks.unet:UnetGenerator', padding: zero",
+            "small.yaml:7: teacher.padding: is not used by kind module; remove it, or set kind: checkpoint",
+        ),
+        (
+            "kind: shipped",
+            "kind: module, factory: 'gs_search.networks.unet:UnetGenerator', range: [255, 0]",
+            "small.yaml:7: teacher.range: must be the values of black and white, as [-1, 1], [0, 1] or [0, 255], not",
+        ),
+        (
+            "kind: shipped",
+            "kind: checkpoint, path: small.yaml, range: [0, 1]",
+            "small.yaml:7: teacher.range: is not used by kind checkpoint; remove it, or set kind: module",
+        ),
         (
             "fid_images: 8",
             "fid_images: 9",

@@ -108,6 +108,20 @@ def test_choices_that_do_not_suit_the_file(write_study: Write, tmp_path: Path, s
         check_inputs(load_study(write_study(STUDY.replace("shipped", f"checkpoint, path: net.pth, {said}"))))
 
 
+def test_a_network_of_ones_own_is_built_and_tried(write_study: Write, tmp_path: Path) -> None:
+    text = "from torch import nn\ndef build(pad=1): return nn.Conv2d(3, 3, 3, padding=pad)\n"
+    (tmp_path / "net.py").write_text(text)
+    study = STUDY.replace("kind: shipped", "kind: module, factory: 'net.py:build'")
+    config = load_study(write_study(study))
+    check_inputs(config)
+    assert teacher_notes(config) == [
+        "teacher: net:build is run; its source travels with the run: net.py",
+        "teacher: no teacher.checkpoint is given: the weights are those that the function gives",
+    ]
+    with pytest.raises(ConfigError, match="1 x 3 x 30 x 30; a study takes generators whose pictures keep their size"):
+        check_inputs(load_study(write_study(study.replace("build'", "build', arguments: {pad: 0}"))))
+
+
 @pytest.mark.parametrize("said", ["key: G", "norm: batch", "padding: zero", "align_corners: false"])
 def test_choices_are_about_checkpoints(write_study: Write, said: str) -> None:
     with pytest.raises(ConfigError, match="is not used by kind shipped"):

@@ -31,6 +31,9 @@ __all__ = ["Submission", "entrypoint", "follow", "stage", "submit"]
 STUDY, SPACE = "study.yaml", "search_space.yaml"
 """What travels, by the names that it has in the job's working folder."""
 
+SOURCE = "source"
+"""Folder for the code of the user's, there."""
+
 LOUD = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 """Loggers of Ray that tell of every file that is uploaded."""
 
@@ -50,7 +53,8 @@ class Submission:
 def stage(study: Path, folder: Path) -> StudyConfig:
     """Write a study and its space into ``folder`` so that they mean the same there.
 
-    Paths become absolute, and are those that every node has to have: pictures and checkpoints do not travel.
+    Paths become absolute, and are those that every node has to have: pictures and checkpoints do not travel. The code
+    that builds a teacher of kind ``module`` does, unless it is an installed package's.
 
     Raises:
         ConfigError: the study has mistakes.
@@ -58,9 +62,18 @@ def stage(study: Path, folder: Path) -> StudyConfig:
     config = load_study(study, here=False)
     raw: dict[str, Any] = dict(read_yaml(study, what="study file").value)
     raw["space"] = SPACE
-    for section, path in (("data", config.data.path), ("teacher", config.teacher.path)):
+    teacher = config.teacher
+    for section, key, path in (
+        ("data", "path", config.data.path),
+        ("teacher", "path", teacher.path),
+        ("teacher", "checkpoint", teacher.checkpoint),
+    ):
         if path is not None:
-            raw[section] = {**raw[section], "path": str(path)}
+            raw[section] = {**raw[section], key: str(path)}
+    code = teacher.code(config.source.parent)
+    if code is not None:
+        code.copy_to(folder / SOURCE)  # not beside the study: that folder is on the job's sys.path
+        raw["teacher"] = {**raw["teacher"], "factory": code.name if code.installed else f"{SOURCE}/{code.named}"}
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
     (folder / STUDY).write_text(text, encoding="utf-8")
     assert config.space.source is not None  # it was read from a file

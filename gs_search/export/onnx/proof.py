@@ -288,12 +288,14 @@ def _cut(model: ModelProto, name: str, layer: SlimLayer) -> _Part | None:
     if conv is None or quantize is None or read is None or read.op_type != "DequantizeLinear":
         return None
     nodes, codes, margins = [read, conv, quantize], read.input[0], np.zeros(4, int)
+    own = _pads_by_itself(layer, conv)
     while (node := made_by.get(codes)) is not None and node.op_type in ("Pad", "Clip"):
         nodes.insert(0, node)
         codes = node.input[0]
-        # A transposed convolution in sub-pixel form pads with zeros by itself.
-        if node.op_type == "Pad" and not (isinstance(layer, nn.ConvTranspose2d) and _is_constant(node)):
-            margins += _margins(node, tensors)
+        if node.op_type == "Pad":
+            own = own and (_is_constant(node) or not isinstance(layer, nn.ConvTranspose2d))
+            margins += 0 if own else _margins(node, tensors)
+            own = False
     source = made_by.get(node.input[0]) if node is not None and node.op_type == "QuantizeLinear" else conv
     if node is not None and (source is None or source.op_type != "Conv"):
         nodes.insert(0, node)
@@ -331,6 +333,18 @@ def _cut(model: ModelProto, name: str, layer: SlimLayer) -> _Part | None:
 
 def _is_constant(pad: NodeProto) -> bool:
     return all(a.name != "mode" or helper.get_attribute_value(a) == b"constant" for a in pad.attribute)
+
+
+def _pads_by_itself(layer: SlimLayer, conv: NodeProto) -> bool:
+    """Whether the pad right before a convolution of the file is a part of the layer, and not of the network.
+
+    A transposed one in sub-pixel form pads with zeros; others do it where their padding is not the operator's own, for
+    it mirrors or they are in sub-pixel form.
+    """
+    if isinstance(layer, nn.ConvTranspose2d):
+        return True
+    own = next((helper.get_attribute_value(a) for a in conv.attribute if a.name == "pads"), [0])
+    return layer.padding not in (0, (0, 0), "valid") and not any(own)
 
 
 def _margins(pad: NodeProto, tensors: Mapping[str, TensorProto]) -> np.ndarray:

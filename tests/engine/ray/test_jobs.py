@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from gs_search.cli import main
 from gs_search.engine.ray.jobs import Submission, entrypoint, stage, submit
 from gs_search.errors import BadInput, ConfigError
+from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import StudyConfig, load_study
+from tests import tiny_study
 
 STUDIES = Path(__file__).parents[3] / "studies"
 
@@ -35,6 +38,29 @@ def test_a_staged_study_means_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     before = load_study(STUDIES / "cartoongan.yaml", here=False)
     assert staged.teacher.path == tmp_path / "weights" / "generator.pth"
     assert without_places(staged) == without_places(before)
+
+
+def test_the_code_of_a_teacher_of_ones_own_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was staged is the same study, on a machine that has neither the code nor the checkpoint."""
+    place, staged = tmp_path / "here" / "study", tmp_path / "there"
+    (tmp_path / "here" / "nets").mkdir(parents=True)
+    place.mkdir()
+    staged.mkdir()
+    (tmp_path / "here" / "nets" / "net.py").write_text("from .parts import WIDTH\ndef build(): return WIDTH\n")
+    (tmp_path / "here" / "nets" / "parts.py").write_text("WIDTH = 3\n")
+    factory = "../nets/net.py:build"
+    teacher = {"kind": "module", "factory": factory, "checkpoint": "weights.pth", "range": [0, 1]}
+    before = stage(tiny_study.write(place, teacher=teacher), staged)
+    code = before.teacher.code(place)
+    assert code is not None
+    digest = code.sha256
+    shutil.rmtree(tmp_path / "here")
+    config = load_study(staged / "study.yaml", here=False)
+    assert config.identity() == before.identity() and config.teacher.checkpoint == place / "weights.pth"
+    travelled = config.teacher.code(staged)
+    assert travelled is not None and travelled.sha256 == digest and travelled.load()() == 3
+    RunFolder(tmp_path / "run").create(config)
+    assert (tmp_path / "run" / "teacher" / "source" / "nets" / "parts.py").is_file()
 
 
 def test_the_command_is_a_run_in_the_cluster_that_the_job_is_part_of() -> None:
