@@ -10,22 +10,25 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from gs_search.data.colour import Treatment, lab_to_rgb, to_srgb, treatment_of
 from gs_search.errors import DataError
 
 __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
+    "Header",
     "UnfitSize",
-    "check_header",
     "from_uint8",
     "grid",
     "image_to_tensor",
+    "read_header",
     "read_image",
     "to_uint8",
     "write_png",
@@ -46,6 +49,11 @@ _DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
     *(MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
 )
+
+_HIGHLIGHT = 16.0
+"""Floats up to here count from 0 to 1 with highlights beyond; nothing that counts to 255 is so dark."""
+_UNDERSHOOT = 0.25
+"""Floats further below zero count from -1; sharpening alone leaves less."""
 
 # By EXIF's orientation: what puts the stored pixels upright.
 _TURNS = {
@@ -92,21 +100,31 @@ def grid(rows: Sequence[Tensor], gutter: int = 2, background: int = 255) -> Tens
     return sheet
 
 
-def check_header(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, read without decoding it.
+class Header(NamedTuple):
+    """What an image file says of itself."""
+
+    size: tuple[int, int]
+    """Width and height as stored."""
+    profile: Treatment
+    """What its colour profile asks for."""
+
+
+def read_header(path: Path) -> Header:
+    """Look at an image file without decoding it.
 
     Raises:
         DataError: not an image, or of a size that cannot be used.
     """
     with _open(path) as image:
-        return image.size
+        return Header(image.size, treatment_of(image))
 
 
 def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
     """Decode an image file of any mode to RGB, upright.
 
-    Transparent parts become white, 16-bit and float images are scaled to 8 bits, of an animation the first
-    frame counts, and the camera's orientation is applied. A picture with broken metadata is a picture.
+    Transparent parts become white, colours with a profile are converted to sRGB, 16-bit and float images are scaled to
+    8 bits, of an animation the first frame counts, and the camera's orientation is applied. A picture with broken
+    metadata or a broken profile is a picture.
 
     Args:
         path: the file.
@@ -119,7 +137,7 @@ def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
         if enough_px is not None:
             image.draft(None, (enough_px, enough_px))
         try:
-            return _to_rgb(_upright(image))
+            return _to_rgb(to_srgb(_upright(image)))
         except _DECODER_ERRORS as error:
             problem = f"damaged or truncated image ({_brief(error)}); replace or delete it"
             raise DataError(f"{path}: {problem}") from None
@@ -136,7 +154,7 @@ def _open(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise UnfitSize(f"{path}: larger than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
     except _DECODER_ERRORS as error:
-        raise DataError(f"{path}: not a readable image ({_brief(error)}); replace or delete it") from None
+        raise DataError(f"{path}: not a readable image ({_brief(error, path)}); replace or delete it") from None
     width, height = image.size
     problem = None
     if width * height > MAX_PIXELS:
@@ -174,14 +192,11 @@ def _take_orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
+    if image.mode == "LAB":
+        return lab_to_rgb(image)
     if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        # 16-bit images arrive in several modes, float images as 0..1 or 0..255: the range tells.
-        top = float(values.max(initial=0.0))
-        scale = 255.0 if top <= 1.0 and image.mode == "F" else 1.0 if top <= 255.0 else 1 / 257.0
-        if image.mode.startswith("I;16"):
-            scale = 1 / 257.0
-        return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        values = _to_bytes(np.asarray(image, dtype=np.float64), image.mode, image.format)
+        return Image.fromarray(values).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -189,7 +204,35 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _brief(error: BaseException) -> str:
+def _to_bytes(values: np.ndarray, mode: str, kind: str | None) -> np.ndarray:
+    """Scale grey values of more than 8 bits to 0..255.
+
+    16 bits are 0..65535. Other whole numbers and floats do not say what is white; by their maximum: -1..1, 0..1,
+    0..255 or 0..65535, each where it fits. What lies between, as floats up to 2, is scaled by its own maximum, which
+    shows it all.
+    """
+    finite = np.isfinite(values)
+    top, bottom = (float(f(values[finite], initial=0.0)) for f in (np.max, np.min))
+    values = np.where(finite, values, np.where(values > 0, top, 0.0))
+    deep = mode.startswith("I;16") or mode == "I" and kind in ("PNG", "PPM")
+    if mode == "F" and top <= 1.0 and -1.0 <= bottom < -_UNDERSHOOT:
+        values, white = (values + 1.0) / 2.0, 1.0
+    elif mode == "F" and top <= 1.0:
+        white = 1.0
+    elif deep or 255.0 < top <= 65535.0:
+        white = 65535.0
+    elif top > 65535.0 or mode == "F" and top <= _HIGHLIGHT:
+        white = top
+    else:
+        white = 255.0
+    return (values * (255.0 / white)).round().clip(0, 255).astype(np.uint8)
+
+
+def _brief(error: BaseException, path: Path | None = None) -> str:
     """The first line of an error, without the path that Pillow repeats in it."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return "unknown format" if lines[0].startswith("cannot identify") else lines[0][:120]
+    if not lines[0].startswith("cannot identify"):
+        return lines[0][:120]
+    if path is not None and path.read_bytes()[:4] in (b"II*\0", b"MM\0*"):
+        return "a TIFF of an unusual kind, such as floats in several channels; save it with 8 or 16 bits"
+    return "unknown format"

@@ -11,14 +11,15 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from gs_search.data.colour import Treatment
 from gs_search.data.files import cut, list_images
-from gs_search.data.images import UnfitSize, check_header, read_image
+from gs_search.data.images import UnfitSize, read_header, read_image
 from gs_search.data.tally import Tally
 from gs_search.errors import DataError
 from gs_search.system.machine import cores
@@ -43,6 +44,11 @@ _NEAR_MEAN = 1
 _CELL = 4
 """Grey levels to a cell: pictures are compared with those whose quarters have means in the same or the next cell."""
 
+_TREATED = {
+    "converted": "converted to sRGB from their colour profile",
+    "broken": "with a colour profile that cannot be used, taken for sRGB",
+}
+
 _Look = tuple[tuple[int, int], tuple[int, ...]]
 
 _OVERLOOKED = 20_000
@@ -57,6 +63,7 @@ class _Seen:
     """Upright where decoded."""
     problem: str | None = None
     unfit: bool = False
+    profile: Treatment = "none"
     thumbnail: np.ndarray | None = None
     """Means of 8 x 8 fields, grey, int16; None if not decoded."""
 
@@ -104,6 +111,8 @@ class Sieve:
                     self.left["copies of others"] += 1
                 else:
                     taken.append(name)
+                    if seen.profile != "none":
+                        self.treated[_TREATED[seen.profile]] += 1
             if self._damaged > max(MANY, MOST * self._looked_at):
                 damaged = f"{self._damaged} of {self._looked_at} images cannot be used"
                 raise DataError(f"{self.root}: {damaged}, which is no accident; the first: {self.named[0]}")
@@ -187,7 +196,8 @@ class Sieve:
 
 def _header(path: Path) -> _Seen:
     try:
-        return _Seen(check_header(path))
+        header = read_header(path)
+        return _Seen(header.size, profile=header.profile)
     except DataError as error:
         return _Seen(problem=str(error), unfit=isinstance(error, UnfitSize))
 
@@ -200,20 +210,21 @@ def _look(path: Path, header: _Seen, decode: bool) -> _Seen:
         stat = path.stat()
         key = (str(path), stat.st_size, stat.st_mtime_ns, decode)
         if key not in _seen:
-            _seen[key] = _decoded(path, header.size) if decode or _looks_cut_off(path) else header
+            _seen[key] = _decoded(path, header) if decode or _looks_cut_off(path) else header
         return _seen[key]
     except OSError as error:
         return _Seen(problem=f"{path}: cannot be read ({error.strerror})")
 
 
-def _decoded(path: Path, header_size: tuple[int, int]) -> _Seen:
+def _decoded(path: Path, header: _Seen) -> _Seen:
     try:
         image = read_image(path, enough_px=8 * _GRID)
     except DataError as error:
         return _Seen(problem=str(error))
-    turned = (image.width > image.height) != (header_size[0] > header_size[1])
+    turned = (image.width > image.height) != (header.size[0] > header.size[1])
     small = image.convert("L").resize((_GRID, _GRID), Image.Resampling.BOX)
-    return _Seen(header_size[::-1] if turned else header_size, thumbnail=np.asarray(small, dtype=np.int16))
+    size = header.size[::-1] if turned else header.size
+    return replace(header, size=size, thumbnail=np.asarray(small, dtype=np.int16))
 
 
 def _looks_cut_off(path: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from gs_search.data import images
-from gs_search.data.images import check_header, from_uint8, grid, read_image, to_uint8, write_png
+from gs_search.data.images import from_uint8, grid, read_header, read_image, to_uint8, write_png
 from gs_search.errors import DataError
 
 
@@ -62,6 +62,10 @@ MODES = [
     ("I;16", 200, ".png", (1, 1, 1)),
     ("F", 0.5, ".tif", (128, 128, 128)),
     ("F", 90.0, ".tif", (90, 90, 90)),
+    ("F", 257.0 * 90, ".tif", (90, 90, 90)),
+    ("I", 90, ".tif", (90, 90, 90)),
+    ("I", 257 * 90, ".tif", (90, 90, 90)),
+    ("RGBA", (200, 0, 0, 51), ".webp", (244, 204, 204)),
 ]
 
 
@@ -73,6 +77,79 @@ def test_any_mode_becomes_rgb(tmp_path: Path, mode: str, value: object, suffix: 
     else:
         Image.new(mode, (20, 20), value).save(path)  # type: ignore[arg-type]
     assert _colour(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0, 2.0], [0, 64, 128, 255]),  # highlights beyond 1
+        ([-1.0, 0.0, 0.5, 1.0], [0, 128, 191, 255]),  # as generators paint
+        ([-0.1, 0.0, 0.5, 1.0], [0, 0, 128, 255]),  # sharpened
+        ([0.0, 1.0, 17.0, 255.0], [0, 1, 17, 255]),
+        ([0.0, 1e5, 1e6, 2e6], [0, 13, 128, 255]),
+        ([0.0, float("nan"), 0.5, float("inf")], [0, 0, 128, 128]),  # the largest that is a number, in 0..1
+        ([0.0, 0.0, 0.0, 0.0], [0, 0, 0, 0]),
+    ],
+)
+def test_floats_of_any_range_show(tmp_path: Path, values: list[float], expected: list[int]) -> None:
+    pixels = np.tile(np.repeat(np.array(values, np.float32), 5), (20, 1))
+    Image.fromarray(pixels).save(tmp_path / "x.tif")
+    image = read_image(tmp_path / "x.tif")
+    found = [image.getpixel((column, 3)) for column in (2, 7, 12, 17)]
+    assert found == [(level,) * 3 for level in expected]
+
+
+def _deep_png(path: Path, pixel: tuple[int, ...], kind: int) -> None:
+    """A PNG of 16 bits, which Pillow does not write in colours; ``kind``: 2 RGB, 4 grey and alpha, 6 RGBA."""
+    row = b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * 20
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 20, 20, 16, kind, 0, 0, 0),
+        b"IDAT": zlib.compress(row * 20),
+        b"IEND": b"",
+    }
+    body = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks.items()]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(body))
+
+
+def _tiff(path: Path, pixels: np.ndarray, sample_format: int) -> None:
+    """An RGB TIFF, H x W x 3; ``sample_format``: 1 whole numbers, 3 floats."""
+    height, width, bits = *pixels.shape[:2], pixels.dtype.itemsize * 8
+    tags = [(256, width), (257, height), (258, None), (259, 1), (262, 2), (273, None), (277, 3), (278, height)]
+    tags += [(279, pixels.nbytes), (339, None)]
+    at = 10 + 12 * len(tags) + 4
+    places = {258: (3, 3, at), 339: (3, 3, at + 6), 273: (4, 1, at + 12)}
+    entries = b"".join(struct.pack("<HHII", tag, *places.get(tag, (4, 1, value))) for tag, value in tags)
+    over = struct.pack("<6H", *[bits] * 3, *[sample_format] * 3)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + over + pixels.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("pixel", "kind", "expected"),
+    [
+        ((257 * 10, 257 * 200, 257 * 30), 2, (10, 200, 30)),
+        ((257 * 40, 65535), 4, (40, 40, 40)),
+        ((257 * 40, 0), 4, (255, 255, 255)),
+        ((257 * 10, 257 * 200, 257 * 30, 65535), 6, (10, 200, 30)),
+    ],
+)
+def test_colours_of_16_bits_in_png(
+    tmp_path: Path, pixel: tuple[int, ...], kind: int, expected: tuple[int, ...]
+) -> None:
+    _deep_png(tmp_path / "x.png", pixel, kind)
+    assert _colour(tmp_path / "x.png") == expected
+
+
+def test_colours_of_16_bits_and_floats_in_tiff(tmp_path: Path) -> None:
+    _tiff(tmp_path / "x.tif", np.full((20, 20, 3), [257 * 10, 257 * 200, 257 * 30], np.uint16), 1)
+    assert _colour(tmp_path / "x.tif") == (10, 200, 30)
+    _tiff(tmp_path / "x.tif", np.full((20, 20, 3), 0.5, np.float32), 3)
+    with pytest.raises(DataError, match="a TIFF of an unusual kind, such as floats in several channels"):
+        read_header(tmp_path / "x.tif")
+
+
+def test_lab_is_grey_where_it_should_be(tmp_path: Path) -> None:
+    Image.new("LAB", (20, 20), (128, 128, 128)).save(tmp_path / "x.tif")  # L* of 50.2: 119.6 in sRGB
+    assert all(abs(level - 119.6) <= 2 for level in _colour(tmp_path / "x.tif"))
 
 
 def test_palette_with_transparent_colour(tmp_path: Path) -> None:
@@ -147,7 +224,7 @@ ODD_EXIF = {
 def test_a_picture_with_broken_metadata_is_a_picture(tmp_path: Path, kind: str, block: bytes, turned: bool) -> None:
     path = tmp_path / f"x.{kind.lower()}"
     path.write_bytes(_with_exif(block, kind))
-    check_header(path)
+    read_header(path)
     image = read_image(path)
     assert image.size == ((20, 40) if turned else (40, 20))
     red, _, blue = image.getpixel((10, 5))  # type: ignore[misc]
@@ -212,7 +289,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_too_small_images_are_refused_by_their_header(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size).save(tmp_path / "x.png")
     with pytest.raises(DataError, match=f"{size[0]} x {size[1]} pixels; images need at least 16"):
-        check_header(tmp_path / "x.png")
+        read_header(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("size", [(10_100, 10_000), (20_000, 20_000)])

@@ -284,7 +284,7 @@ def _look(kind: Literal["drawn", "folders", "photos"], root: Path | None, links:
         return _Found(counts, counts["train"], counts["val"], None)
     from gs_search.data import open_data
     from gs_search.data.files import FilePictures
-    from gs_search.data.images import check_header
+    from gs_search.data.images import read_header
 
     with tempfile.TemporaryDirectory(prefix="gs-search-") as scratch:
         if links:
@@ -296,7 +296,7 @@ def _look(kind: Literal["drawn", "folders", "photos"], root: Path | None, links:
         sides = []
         for index in range(min(SAMPLE, len(train))):
             with suppress(DataError):  # ``check`` will name it, and all others
-                sides.append(min(check_header(train.path(index))))
+                sides.append(min(read_header(train.path(index)).size))
     sets = (data.sources, data.targets)
     found = {split: max(len(pictures[split]) for pictures in sets if split in pictures) for split in counts}
     return _Found(found, len(train), len(data.sources["val"]), int(statistics.median(sides)) if sides else None)
