@@ -32,7 +32,9 @@ from benchmarks.rows import Case, Row, Rows, curve, distinct
 from benchmarks.scaling import limit, served
 
 
-@pytest.mark.parametrize("name", ["fid", "prune", "bits", "repair", "step", "engine", "scaling", "kills", "export"])
+@pytest.mark.parametrize(
+    "name", ["fid", "prune", "bits", "repair", "step", "engine", "scaling", "kills", "export", "loading"]
+)
 def test_says_how_it_is_called(name: str) -> None:
     done = CliRunner().invoke(import_module(f"benchmarks.{name}").main, ["--help"])
     assert done.exit_code == 0
