@@ -33,7 +33,7 @@ from benchmarks.scaling import limit, served
 
 
 @pytest.mark.parametrize(
-    "name", ["fid", "prune", "bits", "repair", "step", "engine", "scaling", "kills", "export", "loading"]
+    "name", ["fid", "prune", "bits", "repair", "step", "engine", "scaling", "kills", "export", "lessons", "loading"]
 )
 def test_says_how_it_is_called(name: str) -> None:
     done = CliRunner().invoke(import_module(f"benchmarks.{name}").main, ["--help"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     """Find every mistake in a study, and in what it names, before anything runs."""
     from gs_search.study.config import load_study
     from gs_search.study.preflight import check_inputs, teacher_notes
+    from gs_search.study.views import picture_bytes, usual_views
 
     config = load_study(study)
     tallies = check_inputs(config)
@@ -34,10 +36,12 @@ def check(options: Options, study: Path, forecast: bool) -> None:
         teacher = slimmable_teacher(config, given_generator(config)[0])
         notes += [f"teacher: {line}" for line in frozen_lines(teacher)]
         frozen = frozen_json(teacher)
+    views = usual_views(config, tallies[0].taken["train"] if tallies else config.data.train)
     expected = _forecast(config) if forecast else None
     if options.as_json:
         document = {"ok": True, "study": config.study, "problems": [], "notes": notes}
         document["pictures"] = [tally.to_json() for tally in tallies]
+        document["views"] = {who: asdict(count) for who, count in views.items()}
         document |= {"frozen": frozen, "resolved": config.to_resolved()}
         print_json(document if expected is None else {**document, "forecast": expected})
         return
@@ -47,6 +51,9 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     click.echo(f"{study}: fine\n  {trials}; {varied}\n  data {config.data.kind}, teacher {config.teacher.kind}")
     for tally in tallies:
         click.echo(f"  {tally.line()}")
+    for who, count in views.items():
+        megabytes = count.views * picture_bytes(config.image_px) / 1e6
+        click.echo(f"  {who}: {count}; {megabytes:.0f} MB with the teacher's pictures")
     for note in [*(line for tally in tallies for line in tally.named_lines()), *notes]:
         click.echo(f"note: {note}", err=True)
     if expected is not None:

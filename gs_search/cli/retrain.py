@@ -24,7 +24,7 @@ __all__ = ["retrain"]
 @click.option("--saved", is_flag=True, help="The trial that `pick --save` has recorded.")
 @click.option("--front", type=click.IntRange(1), metavar="K", help="K members of the front, the knee first.")
 @click.option("--steps", type=click.IntRange(1, 10_000_000), help="Training steps, instead of the study's.")
-@click.option("--epochs", type=click.FloatRange(0, 1e6, min_open=True), help="The same, in passes over the views.")
+@click.option("--epochs", type=click.FloatRange(0, 1e6, min_open=True), help="The same, in passes over the pictures.")
 @click.option("--batch-size", type=click.IntRange(1, 65536), help="Pictures a step, of all workers together.")
 @click.option("--num-workers", type=click.IntRange(1, 1024), help="Processes that train together, one a core or GPU.")
 @click.option("--force", is_flag=True, help="Begin anew, in place of what is there.")

@@ -124,7 +124,7 @@ def preparation_seconds(config: StudyConfig, measured: Measured, costs: Costs) -
 
 def preparation_bytes(measured: Measured) -> float:
     """Bytes of ``teacher/``."""
-    kinds = {"lessons": "views", "real.npy": "real", "reference_pictures.npy": "reference"}
+    kinds = {"lessons": "views", "features": "featured", "real.npy": "real", "reference_pictures.npy": "reference"}
     kinds |= {"validation.npy": "val", "validation_outputs.npy": "val"}
     few, wanted = measured["few"], measured["wanted"]
     return sum(

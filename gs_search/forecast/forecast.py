@@ -119,7 +119,11 @@ def extrapolate(config: StudyConfig, prepared: Mapping[str, Any], tried: Mapping
     preparation = preparation_seconds(config, prepared, costs)
     ahead = preparation + tried["start_seconds"] * min(plan.workers, config.trials) / at_once
     total = ahead + (sum(first) + rest * usual) / at_once
-    lessons = prepared["bytes"]["lessons"] * (prepared["wanted"]["views"] / prepared["few"]["views"] - 1)
+    few, wanted = prepared["few"], prepared["wanted"]
+    lessons = sum(
+        prepared["bytes"][name] * (wanted[count] / few[count] - 1)
+        for name, count in (("lessons", "views"), ("features", "featured"))
+    )
     memory = tried["peak_memory_mb"] + lessons / 1e6
     disk = preparation_bytes(prepared) + DATABASE_BYTES
     disk += config.trials * (statistics.fmean(row["bytes"] for row in tried["trials"]) + DATABASE_BYTES_A_TRIAL)

@@ -27,11 +27,13 @@ from gs_search.forecast.costs import size_of
 from gs_search.measure.features import inception_features
 from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.learning_rates import HARMLESS_STEPS
+from gs_search.slimming.lessons import Lessons
 from gs_search.slimming.run import TAYLOR_PICTURES
-from gs_search.slimming.teacher import Batch, Lessons
+from gs_search.slimming.teacher import Batch
 from gs_search.study.settings import Point, settings_from_point
+from gs_search.study.views import featured_views, trial_views
 from gs_search.system.machine import cores
-from gs_search.trial.assets import LESSON_BYTES, MAX_VIEWS, Groundwork, device_of, paint, prepare
+from gs_search.trial.assets import MAX_REAL, Groundwork, device_of, paint, prepare
 from gs_search.trial.run import LOOK_PICTURES, run_trial
 from gs_search.trial.teacher import TRAINING_LINE
 
@@ -123,12 +125,16 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
     views, sizes = torch.stack(pictures), {path.name: _size(path) for path in place.teacher.iterdir()}
     each = {
         "open": opening,
-        "answer": clock.time(lambda: Lessons.write(place.path / "again", ground.teacher, views), few),
+        "answer": clock.time(lambda: Lessons.write(place.path / "again", ground.teacher, views.__getitem__, few), few),
         "paint": clock.time(lambda: paint(ground.teacher.network, views), few),
         "inception": clock.time(lambda: inception_features(views, model=ground.inception), few),
     }
     wanted = _counts(config)
-    wanted["views"] = config.data.views or min(MAX_VIEWS, max(16, LESSON_BYTES * few // sizes["lessons"]))
+    photos = len(open_data(config.data, config.image_px, config.seed).source("train"))
+    wanted["views"] = trial_views(config, photos).views
+    sizes["features"] = sum(_size(path) for path in (place.teacher / "lessons").glob("features-*"))
+    sizes["lessons"] -= sizes["features"]
+    wanted["featured"] = featured_views(wanted["views"], sizes["features"] // few)
     folder.write_json(
         folder.path / "preparation.json",
         {
@@ -139,7 +145,7 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
             "cores": 1 if device_of(config).type == "cuda" else cores(),
             "harmless_steps": HARMLESS_STEPS,
             "paints_reference": ground.baselines["protocol"]["reference_kind"] == "teacher",
-            "few": {**_counts(small), "views": few},
+            "few": {**_counts(small), "views": few, "featured": few},
             "wanted": wanted,
             "bytes": sizes,
         },
@@ -154,7 +160,7 @@ def _counts(config: StudyConfig) -> dict[str, int]:
     return {
         "val": min(len(data.source("val")), config.measure.fid_images),
         "reference": min(len(reference), config.data.reference),
-        "real": 0 if real is None else min(len(real), MAX_VIEWS),
+        "real": 0 if real is None else min(len(real), MAX_REAL),
     }
 
 
@@ -175,6 +181,10 @@ class _Timed:
 
     def __len__(self) -> int:
         return len(self._lessons)
+
+    @property
+    def featured(self) -> int:
+        return self._lessons.featured
 
     def batch(self, indices: Any, device: torch.device | str = "cpu") -> Batch:
         """A step begins, and the one before ends."""

@@ -25,11 +25,13 @@ from gs_search.retrain.log import Journal
 from gs_search.retrain.schedule import Schedule, seed_of
 from gs_search.slimming.checkpoint import fingerprint, load_state, save_state
 from gs_search.slimming.distributed import ALONE, Team
+from gs_search.slimming.learning_rates import featured_share
 from gs_search.slimming.precision import warning
 from gs_search.slimming.run import LOG_EVERY, Run
 from gs_search.slimming.student import save_student
 from gs_search.system.text import duration
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint
+from gs_search.trial.lessons import fresh_lessons
 from gs_search.trial.run import LOOK_PICTURES, curve_csv, repair_targets
 
 if TYPE_CHECKING:
@@ -74,6 +76,9 @@ class Course:
             torch.set_num_threads(1)
         self.seed = seed_of(self.config.seed, trial["key"])
         self.settings = self.ground.settled(schedule.settings(trial["point"], self.config))
+        ground, seen = self.ground, schedule.steps * schedule.batch_size
+        protocol = ground.baselines["protocol"]["id"]
+        self.lessons, self.views = fresh_lessons(self.config, folder, ground.teacher, ground.lessons, protocol, seen)
         self.checkpoint = self.place / CHECKPOINT
         self._saved, self._saving = time.monotonic(), 0.0
 
@@ -124,14 +129,14 @@ class Course:
     @functools.cached_property
     def _identity(self) -> str:
         ends = [self.schedule.sparse, *self.schedule.looks]
-        return fingerprint(self.ground.teacher, self.settings, self.seed, len(self.ground.lessons), ends)
+        return fingerprint(self.ground.teacher, self.settings, self.seed, len(self.lessons), ends)
 
     def _begin(self) -> Run:
         ground, settings = self.ground, self.settings
         run = Run(
             ground.teacher,
             settings,
-            ground.lessons,
+            self.lessons,
             repair_targets(ground, settings.repair_pictures),
             self.seed,
             ground.real(self.seed),
@@ -149,6 +154,7 @@ class Course:
             best = run.notes.get("best", {}).get("fid")
             self.journal.go_on(run.done, run.notes.get("seconds", 0.0), best)
             self._tell(f"goes on after step {run.done}" if goes_on else self._told())
+            self._tell(self._told_of_views())
             if settings.precision == "bf16" and (slow := warning(run.device)):
                 self._tell(slow)
         return run
@@ -159,6 +165,15 @@ class Course:
         among = f", {schedule.sparse} of them before the cut," if schedule.sparse else ""
         others = "".join(f", {name} {value}" for name, value in schedule.replaced.items())
         return f"{schedule.steps} steps{among} of {schedule.batch_size} pictures{processes}{others}, seed {self.seed}"
+
+    def _told_of_views(self) -> str:
+        """What it trains on; the room on disk is for all full trainings of the study."""
+        size = len(self.lessons) * self.lessons.row_bytes
+        told = f"{self.views}; {self.lessons.path.name} grows to {size / 1e6:.0f} MB"
+        if self.settings.matches_features and self.lessons.featured < len(self.lessons):
+            share = featured_share(self.lessons.featured, len(self.lessons))
+            told += f"; {share:.0%} of the steps train on the {self.lessons.featured} views whose features are stored"
+        return told
 
     def _tell(self, line: str) -> None:
         if self.journal is not None:

@@ -150,10 +150,8 @@ def _told(record: Mapping[str, Any]) -> str:
 
 def _settled(folder: RunFolder, trial: Mapping[str, Any], asked: Asked, place: Path) -> Schedule:
     """What is begun or finished already, unless something else is asked for; raises BadInput where both is."""
-    import numpy as np
-
-    lessons = len(np.load(folder.teacher / "lessons" / "inputs.npy", mmap_mode="r"))
-    wanted = plan(asked, trial["point"], folder.config(), lessons)
+    pictures = folder.read_json(folder.baselines)["protocol"]["data"]["counts"]["source"]["train"]
+    wanted = plan(asked, trial["point"], folder.config(), pictures)
     before = _before(folder, trial, place)
     if before is None:
         return wanted
@@ -244,7 +242,11 @@ def _finished(
         "parity": state["parity"],
         "steps": schedule.steps,
         "precision": course.settings.precision,
-        "schedule": {**schedule.to_json(), "epochs": schedule.steps * schedule.batch_size / len(ground.lessons)},
+        "schedule": {
+            **schedule.to_json(),
+            "epochs": schedule.steps * schedule.batch_size / course.views.pictures,
+            "views": course.views.views,
+        },
         "best_step": best["step"],
         "looks": looks,
         "last": looks[-1],

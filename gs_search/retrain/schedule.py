@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from gs_search.errors import BadInput
 from gs_search.study.settings import Point, SlimmingSettings, Value, settings_from_point
+from gs_search.study.views import AUTO_FACTOR
 
 if TYPE_CHECKING:
     from gs_search.study.config import StudyConfig
 
-__all__ = ["AUTO_FACTOR", "Asked", "Schedule", "plan", "seed_of"]
-
-AUTO_FACTOR = 16
-"""Steps of a full training for one of a trial, where nobody says."""
+__all__ = ["Asked", "Schedule", "plan", "seed_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +96,11 @@ class Schedule:
         return cls(**{**fields, "looks": tuple(fields["looks"])})
 
 
-def plan(asked: Asked, point: Point, config: StudyConfig, lessons: int) -> Schedule:
+def plan(asked: Asked, point: Point, config: StudyConfig, pictures: int) -> Schedule:
     """Settle what was asked for, what the study says, and what follows from the trial.
 
     Args:
-        lessons: views of training pictures, which make an epoch.
+        pictures: to train on, which make an epoch: each is seen once, in one view or another.
 
     Raises:
         BadInput: the processes cannot share the pictures of a step evenly.
@@ -113,7 +111,7 @@ def plan(asked: Asked, point: Point, config: StudyConfig, lessons: int) -> Sched
     if asked.steps is not None:
         steps = asked.steps
     elif asked.epochs is not None:
-        steps = max(1, round(asked.epochs * lessons / batch_size))
+        steps = max(1, round(asked.epochs * pictures / batch_size))
     else:
         steps = AUTO_FACTOR * max(trial.steps, 1) if said.steps == "auto" else int(said.steps)
     sparse = round(steps * trial.slim_fraction) if trial.schedule == "proximal" else 0

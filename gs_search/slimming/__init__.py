@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from gs_search.slimming.api import FrozenParts, slim_generator
 from gs_search.slimming.learning_rates import harm_of_rates, rate_factor
+from gs_search.slimming.lessons import Lessons
 from gs_search.slimming.repair import record_targets
 from gs_search.slimming.run import Slimmed, slim
 from gs_search.slimming.student import load_student, save_student
-from gs_search.slimming.teacher import Batch, Lessons, Teacher
+from gs_search.slimming.teacher import Batch, Teacher
 from gs_search.study.settings import SlimmingSettings
 
 __all__ = [

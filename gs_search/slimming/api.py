@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from gs_search.errors import BadInput
 from gs_search.measure.psnr import psnr
 from gs_search.slimming.learning_rates import harm_of_rates, rate_factor
+from gs_search.slimming.lessons import Lessons
 from gs_search.slimming.repair import record_targets
 from gs_search.slimming.run import Progress, Slimmed, slim
-from gs_search.slimming.teacher import Lessons, Teacher
+from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.training import RealPictures
 from gs_search.study.settings import SlimmingSettings
 

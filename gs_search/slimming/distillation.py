@@ -104,7 +104,7 @@ class Distillation(nn.Module):
 
     def _features(self, features: Mapping[str, Tensor], batch: Batch, mean_squares: Mapping[str, Tensor]) -> Tensor:
         """The weighted mean over taps; a tap whose residual block has vanished counts nothing."""
-        total = next(iter(batch.features.values())).new_zeros(())
+        total = batch.outputs.new_zeros(())
         for tap, weight in self.weights.items():
             if not weight or tap not in batch.features or tap not in features:
                 continue

@@ -6,6 +6,7 @@ Usual rates wreck a real teacher within ten steps, before anything is pruned.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.training import LessonSource, Training
 from gs_search.study.settings import SlimmingSettings
 
-__all__ = ["HARMLESS_STEPS", "harm_of_rates", "lesson_order", "rate_factor"]
+__all__ = ["HARMLESS_STEPS", "featured_share", "harm_of_rates", "lesson_numbers", "rate_factor"]
 
 HARMLESS_PSNR = 30.0
 """Decibels to the teacher that 15 steps without pruning must keep, for a student that is as good or better."""
@@ -28,6 +29,9 @@ HARM_MARGIN = 2.0
 from few runs with one seed: students at 18 to 20 dB gained 0.5 to 1 dB from rates that no unpruned teacher stands."""
 
 HARMLESS_STEPS = 15
+
+FEATURED_SHARE = 0.25
+"""Share of the steps whose pictures have features, at least, where some views have none."""
 
 
 def rate_factor(harm: Sequence[Mapping[str, float]], student_psnr: float = HARMLESS_PSNR) -> float:
@@ -72,7 +76,7 @@ def harm_of_rates(
         )
         count = max(len(lessons) - len(judged), 1)
         for step in range(HARMLESS_STEPS):
-            training.run_step(lessons.batch(lesson_order(count, settings.batch_size, seed, step), device))
+            training.run_step(lessons.batch(lesson_numbers(count, lessons.featured, settings, seed, step), device))
         batch = lessons.batch(judged, device)
         with torch.no_grad():
             decibels = psnr(network.eval()(batch.inputs), batch.outputs)
@@ -83,8 +87,33 @@ def harm_of_rates(
     return seen
 
 
-def lesson_order(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Numbers of the lessons of one step: every lesson once an epoch, each epoch in an order of its own."""
+def lesson_numbers(count: int, featured: int, settings: SlimmingSettings, seed: int, step: int) -> np.ndarray:
+    """Numbers of the lessons of one step: all of them with features, or all of them without.
+
+    Where only some views have features and these are matched, every fourth step is theirs, or as many as they are; it
+    measures as well as features of all views, which would cost as much as the training (benchmarks/README.md).
+
+    Args:
+        count: views.
+        featured: those that have features, the first ones.
+    """
+    size = settings.batch_size
+    if featured >= count or not featured or not settings.matches_features:
+        return _in_turn(count, size, seed, step)
+    share = featured_share(featured, count)
+    before = math.floor(step * share)
+    if math.floor((step + 1) * share) > before:
+        return _in_turn(featured, size, seed, before)
+    return featured + _in_turn(count - featured, size, seed, step - before)
+
+
+def featured_share(featured: int, count: int) -> float:
+    """Share of the steps that train on the views with features, of ``count`` views in all."""
+    return max(FEATURED_SHARE, featured / count) if featured else 0.0
+
+
+def _in_turn(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Every lesson once an epoch, each epoch in an order of its own."""
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = {int(e): np.random.default_rng((seed, int(e))).permutation(count) for e in np.unique(places // count)}
     return np.array([epochs[int(place) // count][int(place) % count] for place in places])

@@ -34,7 +34,7 @@ from gs_search.slimming.discriminator import Adversary
 from gs_search.slimming.distillation import perceptual_of
 from gs_search.slimming.distributed import ALONE, Team
 from gs_search.slimming.extraction import Parity, check_parity, extract
-from gs_search.slimming.learning_rates import lesson_order
+from gs_search.slimming.learning_rates import lesson_numbers
 from gs_search.slimming.output_quantizer import OutputQuantizer
 from gs_search.slimming.precision import settled
 from gs_search.slimming.proving import check_count, count_products, small_pictures
@@ -296,7 +296,7 @@ class Run:
 
     def step(self) -> dict[str, Any] | None:
         """One training step; what is to be logged of it, or None."""
-        numbers = lesson_order(len(self.lessons), self.settings.batch_size, self.seed, self.done)
+        numbers = lesson_numbers(len(self.lessons), self.lessons.featured, self.settings, self.seed, self.done)
         own = np.split(self.team.part(numbers), self.parts)
         terms = self.training.run_step(*(self.lessons.batch(part, self.device) for part in own))
         self.done += 1

@@ -1,25 +1,22 @@
 """The dense generator as slimming sees it: its channels traced, its answers remembered.
 
 ``Teacher`` holds the slimmable copy of a generator and says what a student is taught: the teacher's picture and
-its features, taken where convolutions read normalised streams. ``Lessons`` are these answers for a fixed list of
-views (a crop and flip of one picture), computed once and read by many trials from memory-mapped files.
+its features, taken where convolutions read normalised streams.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gs_search.errors import DataError, UnsupportedNetwork
+from gs_search.errors import UnsupportedNetwork
 from gs_search.slimming.adoption import plain_copy
 from gs_search.slimming.channel_graph import trace
 from gs_search.slimming.channels import Alive, ChannelGraph
@@ -27,7 +24,7 @@ from gs_search.slimming.importance import Scaling, group_factors, rescale_, stif
 from gs_search.slimming.layers import SlimLayer, SlimLinear, slim_layers, slimmable
 from gs_search.slimming.proving import small_pictures
 
-__all__ = ["Batch", "Lessons", "Teacher", "record_features"]
+__all__ = ["Batch", "Teacher", "record_features"]
 
 
 MOST_FROZEN = 0.5
@@ -41,7 +38,7 @@ class Batch:
     Attributes:
         inputs: N x 3 x H x W in [-1, 1].
         outputs: the teacher's pictures, the same shape and range.
-        features: tap to the teacher's N x C x h x w.
+        features: tap to the teacher's N x C x h x w; empty where they are not taught.
         indices: numbers of the lessons, by which what is computed of ``outputs`` may be remembered; or None.
     """
 
@@ -160,84 +157,6 @@ def record_features(network: nn.Module, taps: Sequence[str]) -> Iterator[dict[st
     finally:
         for handle in handles:
             handle.remove()
-
-
-class Lessons:
-    """The teacher's answers on a fixed list of views.
-
-    Args:
-        inputs: V x 3 x H x W, bytes or floats in [-1, 1].
-        outputs: V x 3 x H x W in [-1, 1].
-        features: tap to V x C x h x w.
-    """
-
-    def __init__(self, inputs: np.ndarray, outputs: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
-        self.inputs, self.outputs, self.features = inputs, outputs, dict(features)
-
-    @classmethod
-    def open(cls, folder: Path) -> Lessons:
-        """What ``write`` has left in a folder, memory-mapped.
-
-        Raises:
-            DataError: something is missing.
-        """
-        try:
-            taps: dict[str, str] = json.loads((folder / "taps.json").read_text())
-            arrays = {tap: np.load(folder / name, mmap_mode="r") for tap, name in taps.items()}
-            inputs, outputs = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("inputs", "outputs"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{folder}: the teacher's answers are incomplete ({error}); delete the folder") from None
-        return cls(inputs, outputs, arrays)
-
-    @classmethod
-    def in_memory(cls, teacher: Teacher, inputs: Tensor, *, batch_size: int = 4) -> Lessons:
-        """The answers for ``inputs`` (V x 3 x H x W in [-1, 1]), kept in memory."""
-        device = next(teacher.network.parameters()).device
-        answers = [teacher.answer(part.to(device)) for part in inputs.float().split(batch_size)]
-        outputs = torch.cat([pictures for pictures, _ in answers]).cpu()
-        features = {tap: torch.cat([found[tap] for _, found in answers]).cpu().numpy() for tap in answers[0][1]}
-        return cls(inputs.float().cpu().numpy(), outputs.numpy(), features)
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Batch:
-        """The views ``indices`` as float32 tensors."""
-        rows = np.asarray(indices)
-
-        def load(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array[rows])).to(device).float()
-
-        features = {tap: load(array) for tap, array in self.features.items()}
-        inputs = load(self.inputs)
-        if self.inputs.dtype == np.uint8:
-            inputs = inputs / 127.5 - 1.0
-        return Batch(inputs, load(self.outputs), features, tuple(rows.tolist()))
-
-    @classmethod
-    def write(cls, folder: Path, teacher: Teacher, inputs: Tensor, *, batch_size: int = 4) -> Lessons:
-        """Compute and store the answers for ``inputs`` (V x 3 x H x W bytes): float16, the index is written last."""
-        folder.mkdir(parents=True, exist_ok=True)
-        device = next(teacher.network.parameters()).device
-        np.save(folder / "inputs.npy", inputs.numpy())
-        arrays: dict[str, np.memmap] = {}
-        files: dict[str, str] = {}
-        for start in range(0, len(inputs), batch_size):
-            pictures = inputs[start : start + batch_size].to(device).float() / 127.5 - 1.0
-            outputs, features = teacher.answer(pictures)
-            for tap, values in {"": outputs, **features}.items():
-                if tap not in arrays:
-                    files[tap] = f"features-{tap}.npy" if tap else "outputs.npy"
-                    shape = (len(inputs), *values.shape[1:])
-                    arrays[tap] = np.lib.format.open_memmap(
-                        folder / files[tap], mode="w+", dtype=np.float16, shape=shape
-                    )
-                arrays[tap][start : start + batch_size] = values.cpu().half().numpy()
-        for array in arrays.values():
-            array.flush()
-        del files[""]
-        (folder / "taps.json").write_text(json.dumps(files))
-        return cls.open(folder)
 
 
 def _probe(network: nn.Module, image_px: int) -> Tensor:

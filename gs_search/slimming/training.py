@@ -52,7 +52,12 @@ RealPictures = Callable[[int, int], Tensor]
 
 
 class LessonSource(Protocol):
-    """What a training needs of its data: ``teacher.Lessons``, or any object like it."""
+    """What a training needs of its data: ``lessons.Lessons``, or any object like it."""
+
+    @property
+    def featured(self) -> int:
+        """Views that have features: the first ones."""
+        ...
 
     def __len__(self) -> int: ...
 

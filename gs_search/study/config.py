@@ -64,7 +64,8 @@ class DataConfig(Section):
     reference: int = Field(150, ge=4, le=1_000_000)
     """``photos``: other pictures, whose translation by the teacher is the reference of FID, at most."""
     views: int | None = Field(None, ge=1, le=1_000_000)
-    """Random crops and flips kept of each training picture; null lets the training choose."""
+    """Random crops and flips of training pictures, in all, that trials train on; null: as many as the longest
+    trial sees pictures, see ``study/views.py``."""
 
 
 def _range(value: object) -> object:
@@ -217,11 +218,11 @@ class ConstraintsConfig(Section):
     """Highest FID; ``teacher+10``: 10 above the teacher's."""
 
 
-def _auto_or_steps(value: object) -> object:
+def _auto_or_whole(value: object) -> object:
     if value == "auto" or isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000_000:
         return value
     message = "must be auto or a whole number from 1 to 10000000, not {found}"
-    raise PydanticCustomError("steps", message, {"found": quote(value)})
+    raise PydanticCustomError("auto_or_whole", message, {"found": quote(value)})
 
 
 def _of_training(value: object) -> dict[str, Any]:
@@ -238,8 +239,11 @@ def _of_training(value: object) -> dict[str, Any]:
 class RetrainConfig(Section):
     """How a chosen student is trained in full, by ``gs-search retrain``; the search does not depend on it."""
 
-    steps: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_steps)] = "auto"
+    steps: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"
     """Training steps; ``auto``: sixteen times those of a trial."""
+    views: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"
+    """Random crops and flips of training pictures, in all; ``auto``: one for every four pictures that are seen, and one
+    of each picture at least, see ``study/views.py``."""
     looks: int = Field(10, ge=1, le=1000)
     """Times that it is measured on the way, evenly spread; the best of them is kept."""
     checkpoint_minutes: float = Field(1.0, ge=0, le=1440)

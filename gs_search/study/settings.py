@@ -198,6 +198,12 @@ class SlimmingSettings:
     """Arithmetic of the convolutions in training; losses, parameters and measures are float32. ``auto``: bf16 where the
     processor or GPU multiplies in it and it is no slower, else float32; decided once a study, when it is prepared."""
 
+    @property
+    def matches_features(self) -> bool:
+        """Whether the features of any group are held to the teacher's."""
+        weight = self.feature_weight
+        return any(weight.values() if isinstance(weight, Mapping) else (weight,))
+
     def __post_init__(self) -> None:
         problems = []
         for field in dataclasses.fields(self):

@@ -34,13 +34,15 @@ from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.networks import ModuleArchitecture
 from gs_search.slimming.learning_rates import HARMLESS_STEPS, harm_of_rates, rate_factor
+from gs_search.slimming.lessons import Lessons
 from gs_search.slimming.precision import decide, settled
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.student import load_student
-from gs_search.slimming.teacher import Lessons, Teacher
+from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.training import RealPictures
 from gs_search.study.settings import SlimmingSettings, settings_from_point
 from gs_search.system.machine import cores, forget_peak, peak_own_mb
+from gs_search.trial.lessons import view_of, write_lessons
 from gs_search.trial.teacher import (
     frozen_json,
     frozen_lines,
@@ -58,10 +60,8 @@ __all__ = ["Groundwork", "device_of", "paint", "prepare"]
 
 SCHEMA = 1
 
-LESSON_BYTES = 800_000_000
-"""Room for the teacher's answers on disk; it bounds the number of views."""
-
-MAX_VIEWS = 512
+MAX_REAL = 512
+"""Pictures of the target domain that are kept for the discriminator."""
 
 NOISE_RESAMPLES = 20
 
@@ -122,9 +122,7 @@ def prepare(
     for line in frozen_lines(teacher):
         log(line)
 
-    log("the teacher's answers on training views")
-    views = _views(config, data, teacher)
-    lessons = Lessons.write(place / "lessons", teacher, views)
+    lessons = write_lessons(config, data.source("train"), teacher, place / "lessons", log)
     settings = dataclasses.replace(_boldest(config), precision=precision.precision)
     repair = _evaluation_pictures(data.source("train"), settings.repair_pictures)
     _save_targets(place / "repair.safetensors", record_targets(teacher.network, _floats(repair).to(device)), repair)
@@ -138,7 +136,7 @@ def prepare(
     np.save(place / "reference_pictures.npy", reference_pictures.numpy())
     real = data.target("train")
     if real is not None:
-        np.save(place / "real.npy", _views_of(real, min(len(real), MAX_VIEWS)).numpy())
+        np.save(place / "real.npy", _views_of(real, min(len(real), MAX_REAL)).numpy())
 
     inception = load_inception(device)
     describe = functools.partial(inception_features, model=inception, threads=cores())  # no trial runs yet
@@ -282,18 +280,8 @@ def _fid_noise(features: np.ndarray, reference: Reference, seed: int) -> float:
     return float(np.std(values))
 
 
-def _views(config: StudyConfig, data: DataSource, teacher: Teacher) -> Tensor:
-    """Seeded crops and flips of training pictures, as many as fit into ``LESSON_BYTES``."""
-    each = 3 * config.image_px**2 * 3
-    with torch.no_grad():
-        probe = torch.zeros(1, 3, config.image_px, config.image_px, device=next(teacher.network.parameters()).device)
-        each += sum(2 * f.numel() for f in teacher.answer(probe)[1].values())
-    wanted = config.data.views or min(MAX_VIEWS, max(16, LESSON_BYTES // each))
-    return _views_of(data.source("train"), wanted)
-
-
 def _views_of(pictures: PictureSet, count: int) -> Tensor:
-    return torch.stack([pictures.picture(k % len(pictures), view=k // len(pictures)) for k in range(count)])
+    return torch.stack([view_of(pictures, number) for number in range(count)])
 
 
 def _evaluation_pictures(pictures: PictureSet, count: int) -> Tensor:

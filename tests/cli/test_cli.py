@@ -53,6 +53,8 @@ def test_check(capsys: Capture, write_study: Write) -> None:
     path = write_study()
     code, output, error = run(capsys, "check", path)
     assert (code, error) == (0, "") and output.startswith(f"{path}: fine\n")
+    assert "  trials: 16 views, 1 of each of 16 pictures; 4 pictures are seen; 0 MB" in output
+    assert "  full training: 16 views, 1 of each of 16 pictures; 64 pictures are seen (each view about" in output
     code, output, error = run(capsys, "check", path, "--json")
     document = json.loads(output)
     assert (code, error, document["ok"], document["problems"]) == (0, "", True, [])
@@ -78,6 +80,7 @@ def test_check_says_what_became_of_the_pictures(capsys: Capture, write_study: Wr
     pictures = json.loads(run(capsys, "check", path, "--json")[1])["pictures"]
     assert pictures[0]["left_out"] == {"damaged": 1, ".txt, no images": 1}
     assert sum(pictures[0]["taken"].values()) in range(36, 41)
+    assert f"of {pictures[0]['taken']['train']} pictures" in output
 
 
 def test_check_reports_all_at_once(capsys: Capture, write_study: Write) -> None:

@@ -44,7 +44,7 @@ def test_trap_12_names_that_sort_badly_keep_their_teacher_picture(tmp_path: Path
     source = open_data(Settings(kind="photos", path=photos, train=6, val=2, reference=2), 32, 0).source("train")
     inputs = torch.stack([source.picture(k) for k in range(len(source))])
     teacher = random_teacher()
-    lessons = Lessons.write(tmp_path / "lessons", teacher, inputs)
+    lessons = Lessons.write(tmp_path / "lessons", teacher, inputs.__getitem__, len(inputs))
     for index in range(len(source)):
         batch = lessons.batch([index])
         expected = teacher.answer(source.picture(index)[None].float() / 127.5 - 1)[0]
@@ -56,7 +56,7 @@ def test_trap_13_crops_and_flips_are_the_same_for_input_and_teacher(tmp_path: Pa
     inputs = torch.stack([source.picture(k % 2, view=k) for k in range(6)])
     assert len({view.numpy().tobytes() for view in inputs}) == 6
     teacher = random_teacher()
-    lessons = Lessons.write(tmp_path, teacher, inputs)
+    lessons = Lessons.write(tmp_path, teacher, inputs.__getitem__, len(inputs))
     batch = lessons.batch(range(6))
     outputs, features = teacher.answer(batch.inputs)
     torch.testing.assert_close(batch.outputs, outputs, rtol=0, atol=2e-3)

@@ -35,9 +35,9 @@ def trial(size: float, fixed: float, slim: float, recover: float, paint: float, 
 PREPARED: dict[str, Any] = {
     "seconds": 5.0, "training_seconds": 0.0, "training_steps": 4, "harmless_steps": 15, "paints_reference": False,
     "picture_seconds": {"open": 0.01, "answer": 0.05, "paint": 0.02, "inception": 0.1},
-    "few": {"views": 8, "val": 8, "reference": 8, "real": 8},
-    "wanted": {"views": 108, "val": 28, "reference": 58, "real": 8},
-    "bytes": {"lessons": 8e6, "validation.npy": 8e3, "real.npy": 1e3, "generator.safetensors": 1e6},
+    "few": {"views": 8, "featured": 8, "val": 8, "reference": 8, "real": 8},
+    "wanted": {"views": 108, "featured": 108, "val": 28, "reference": 58, "real": 8},
+    "bytes": {"lessons": 1e6, "features": 7e6, "validation.npy": 8e3, "real.npy": 1e3, "generator.safetensors": 1e6},
 }  # fmt: skip
 
 
@@ -184,8 +184,8 @@ def test_the_probe_runs_the_real_code(write_study: Write, tmp_path: Path) -> Non
     measure_preparation(config, folder, lines.append)
     measure_trials(config, folder, lines.append)
     prepared, found = (folder.read_json(folder.path / f"{name}.json") for name in ("preparation", "trials"))
-    assert prepared["wanted"] == {"views": 512, "val": 8, "reference": 150, "real": 16}
-    assert prepared["few"] == {"views": 8, "val": 8, "reference": 8, "real": 8}
+    assert prepared["wanted"] == {"views": 16, "featured": 16, "val": 8, "reference": 150, "real": 16}
+    assert prepared["few"] == {"views": 8, "featured": 8, "val": 8, "reference": 8, "real": 8}
     (row,) = found["trials"]
     assert row["point"] == point and row["step_seconds"]["slim"] == 0 < row["step_seconds"]["recover"]
     document = extrapolate(config, prepared, found)

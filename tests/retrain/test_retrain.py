@@ -62,7 +62,12 @@ def test_it_leaves_its_folder(finished: tuple[RunFolder, dict[str, Any], list[st
     assert {path.name for path in place.iterdir()} == names | {"samples", "tensorboard"}
     assert [path.name for path in sorted((place / "samples").iterdir())] == ["00000004.png", "00000008.png"]
     assert json.loads((place / "result.json").read_text()) == record
-    assert lines[0].startswith("8 steps of 2 pictures") and lines[-1].startswith("best after step")
+    assert lines[0].startswith("8 steps of 2 pictures")
+    assert lines[1] == (
+        "16 views, 2 of each of 8 pictures; 16 pictures are seen; views.bin grows to 0 MB; "
+        "50% of the steps train on the 8 views whose features are stored"
+    )
+    assert lines[-1].startswith("best after step")
     assert [line.split(" s  ")[1] for line in (place / "log.txt").read_text().splitlines()] == lines
 
 
@@ -74,7 +79,8 @@ def test_the_result_has_a_trials_keys_and_its_own(finished: tuple[RunFolder, dic
     same = ("study", "number", "point", "key", "protocol", "macs", "macs_paper", "params", "layers", "state")
     assert {name: record[name] for name in same} == {name: trial[name] for name in same}
     assert record["short"]["objectives"] == trial["objectives"] and record["seed"] == seed_of(1, trial["key"])
-    assert record["steps"] == record["schedule"]["steps"] == 8 and record["schedule"]["epochs"] == 8 * 2 / 8
+    assert record["steps"] == record["schedule"]["steps"] == 8
+    assert (record["schedule"]["epochs"], record["schedule"]["views"]) == (8 * 2 / 8, 16)
     assert record["objectives"]["gflops"] == trial["objectives"]["gflops"]
     assert record["objectives"]["size_mb"] == trial["objectives"]["size_mb"]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gs_search.errors import BadInput, ConfigError
-from gs_search.retrain.schedule import AUTO_FACTOR, Asked, Schedule, plan, seed_of
+from gs_search.retrain.schedule import Asked, Schedule, plan, seed_of
 from gs_search.study.config import StudyConfig, load_study
+from gs_search.study.views import AUTO_FACTOR
 from tests.conftest import STUDY
 
 Write = Callable[..., Path]

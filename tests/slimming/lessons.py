@@ -29,6 +29,7 @@ class RandomLessons:
         noise = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(2)) * 2 - 1
         self.inputs = torch.nn.functional.interpolate(noise, size=image_px, mode="bicubic").clamp(-1, 1)
         self.outputs, self.features = teacher.answer(self.inputs)
+        self.featured = count
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -63,7 +63,7 @@ class StoppingLessons:
     """Lessons that are cut off when the step ``at`` asks for its batch."""
 
     def __init__(self, lessons: Lessons, at: int) -> None:
-        self.lessons, self.left = lessons, at
+        self.lessons, self.left, self.featured = lessons, at, lessons.featured
 
     def __len__(self) -> int:
         return len(self.lessons)

@@ -22,7 +22,7 @@ from gs_search.slimming.discriminator import Adversary
 from gs_search.slimming.extraction import check_parity, extract
 from gs_search.slimming.importance import Scaling
 from gs_search.slimming.layers import SlimConvTranspose2d, norms, slim_layers, slimmable
-from gs_search.slimming.learning_rates import lesson_order
+from gs_search.slimming.learning_rates import lesson_numbers
 from gs_search.slimming.objective import discriminator_loss, generator_loss
 from gs_search.slimming.quantize import (
     ActivationQuantizer,
@@ -227,7 +227,9 @@ def test_trap_10_quantized_transposed_and_reflect_padded_convolutions_run() -> N
 
 
 def test_trap_15_batches_do_not_lose_their_rest() -> None:
-    seen = np.concatenate([lesson_order(10, 4, seed=0, step=step) for step in range(5)])
+    seen = np.concatenate(
+        [lesson_numbers(10, 10, SlimmingSettings(batch_size=4), seed=0, step=step) for step in range(5)]
+    )
     assert sorted(seen) == sorted([*range(10), *range(10)])
 
 
