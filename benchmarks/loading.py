@@ -103,7 +103,7 @@ def _used(folder: Path, name: str, px: int, steps: int) -> dict[str, Any]:
     generator = load_generator(SHIPPED_TEACHER)[0] if name.startswith("drawn") else ResnetGenerator(64, 9)
     teacher = Teacher(generator, px)
     views = torch.stack([torch.from_numpy(np.array(photo(k, (px, px)))).permute(2, 0, 1) for k in range(16)])
-    lessons = Lessons.write(folder / "lessons", teacher, views)
+    lessons = Lessons.write(folder / "lessons", teacher, views.__getitem__, len(views))
     settings = SlimmingSettings(
         schedule="at_once",
         importance="rank",
