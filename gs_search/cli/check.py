@@ -54,7 +54,7 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     for who, count in views.items():
         megabytes = count.views * picture_bytes(config.image_px) / 1e6
         click.echo(f"  {who}: {count}; {megabytes:.0f} MB with the teacher's pictures")
-    for note in [*(line for tally in tallies for line in tally.named_lines()), *notes]:
+    for note in [*(line for tally in tallies for line in tally.notes()), *notes]:
         click.echo(f"note: {note}", err=True)
     if expected is not None:
         from gs_search.forecast.forecast import render_forecast

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -19,7 +20,9 @@ from gs_search.data.images import read_image
 from gs_search.data.views import Views
 from gs_search.errors import DataError
 
-__all__ = ["FEWEST", "FilePictures", "Listing", "cut", "hash_order", "list_images"]
+__all__ = ["FEWEST", "FilePictures", "Listing", "Side", "cut", "hash_order", "list_images"]
+
+Side = Literal["left", "right"]
 
 _SUFFIXES = frozenset(
     (
@@ -159,10 +162,14 @@ def cut(
 
 
 class FilePictures:
-    """Images below a folder, decoded when asked for; a ``PictureSet``."""
+    """Images below a folder, decoded when asked for; a ``PictureSet``.
 
-    def __init__(self, folder: Path, names: Sequence[str], views: Views) -> None:
-        self._folder, self._names, self._views = folder, tuple(names), views
+    Args:
+        side: take this half of each image alone.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], views: Views, side: Side | None = None) -> None:
+        self._folder, self._names, self._views, self._side = folder, tuple(names), views, side
 
     def __len__(self) -> int:
         return len(self._names)
@@ -175,6 +182,10 @@ class FilePictures:
         """See ``PictureSet.picture``."""
         # Twice the pixels of the view, so that the resampling below decides how the picture looks.
         image = read_image(self.path(index), enough_px=2 * self._views.image_px)
+        if self._side is not None:
+            half = image.width // 2
+            left = 0 if self._side == "left" else image.width - half
+            image = image.crop((left, 0, left + half, image.height))
         return self._views.of(image, index, view)
 
     def name(self, index: int) -> str:
@@ -184,6 +195,7 @@ class FilePictures:
     def identity(self, *, exact: bool) -> list[str]:
         """Name and size of each file; if ``exact`` also where it is and when it was changed."""
         lines = [str(self._folder.resolve())] if exact else []
+        lines += [self._side] if self._side is not None else []
         for index, name in enumerate(self._names):
             try:
                 stat = self.path(index).stat()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from gs_search.data.folders import open_folders
+from gs_search.data.pairs import open_pairs
 from gs_search.data.photos import open_photos
 from gs_search.data.source import DataSettings, DataSource
 from gs_search.data.synthetic.drawn import open_drawn
 
 __all__ = ["open_data"]
 
-_OPENERS = {"drawn": open_drawn, "folders": open_folders, "photos": open_photos}
+_OPENERS = {"drawn": open_drawn, "folders": open_folders, "photos": open_photos, "pairs": open_pairs}
 
 
 def open_data(config: DataSettings, image_px: int, seed: int) -> DataSource:

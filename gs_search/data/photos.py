@@ -36,5 +36,7 @@ def open_photos(config: DataSettings, image_px: int, seed: int) -> DataSource:
     names = {split: sieve.take_below(folder, asked[split]) for split, folder in own.items()}
     names |= sieve.deal(prefix, {split: count for split, count in asked.items() if split not in own})
     views = Views(image_px, seed)
-    sources = {split: FilePictures(root, names[split], views) for split in sorted(names)}
-    return DataSource("photos", image_px, seed, sources, tallies=(sieve.tally(asked, names),))
+    sources = {split: FilePictures(root, names[split], views, config.side) for split in sorted(names)}
+    return DataSource(
+        "photos", image_px, seed, sources, tallies=(sieve.tally(asked, names, halves=config.side is not None),)
+    )

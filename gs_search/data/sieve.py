@@ -51,6 +51,10 @@ _TREATED = {
 
 _Look = tuple[tuple[int, int], tuple[int, ...]]
 
+_NEARLY_ALL = 0.9
+_SHAPE = 0.02
+"""Share by which the proportions of two partners may differ, as sizes are rounded."""
+
 _OVERLOOKED = 20_000
 """So many files that are not asked for are looked at, not decoded, to name what is damaged."""
 
@@ -77,10 +81,12 @@ class Sieve:
 
     Args:
         root: folder to which names are relative.
+        partners: name to the name of a file without which the picture is of no use, or to nothing, if there is none.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, partners: Mapping[str, str] | None = None) -> None:
+        self.root, self.partners = root, dict(partners or {})
+        self.wide = self.taken = 0
         self.left: Counter[str] = Counter()
         self.treated: Counter[str] = Counter()
         self.named: list[str] = []
@@ -107,10 +113,14 @@ class Sieve:
                 if seen.problem is not None:
                     self._damaged += not seen.unfit
                     self._leave(seen, seen.problem)
+                elif name in self.partners and not self._is_pair(self.partners[name], seen):
+                    continue
                 elif self._is_copy(self.root / name, seen):
                     self.left["copies of others"] += 1
                 else:
                     taken.append(name)
+                    self.taken += 1
+                    self.wide += abs(seen.size[0] - 2 * seen.size[1]) <= 1
                     if seen.profile != "none":
                         self.treated[_TREATED[seen.profile]] += 1
             if self._damaged > max(MANY, MOST * self._looked_at):
@@ -123,6 +133,21 @@ class Sieve:
                 self.spare -= 1
                 self._leave(seen, seen.problem)
         return taken
+
+    def _is_pair(self, partner: str, seen: _Seen) -> bool:
+        """Whether a picture's partner is there, sound and of the same shape; if not, it is counted."""
+        if not partner:
+            self.left["without a partner"] += 1
+            return False
+        (other,) = self._look([partner])
+        if other.problem is not None:
+            self._damaged += not other.unfit
+            self._leave(other, other.problem)
+        elif abs(seen.size[0] / seen.size[1] / (other.size[0] / other.size[1]) - 1) > _SHAPE:
+            self.left["of another shape than their partner"] += 1
+        else:
+            return True
+        return False
 
     def _leave(self, seen: _Seen, problem: str) -> None:
         self.left["too small or too large" if seen.unfit else "damaged"] += 1
@@ -142,8 +167,15 @@ class Sieve:
         """
         return cut(self.take_below(folder, sum(counts.values())), counts, self.root / folder, self.left)
 
-    def tally(self, asked: Mapping[str, int], taken: Mapping[str, Sequence[str]], what: str = "") -> Tally:
-        """What became of all files so far; ``what`` tells domains of one root apart."""
+    def tally(
+        self, asked: Mapping[str, int], taken: Mapping[str, Sequence[str]], what: str = "", *, halves: bool = False
+    ) -> Tally:
+        """What became of all files so far.
+
+        Args:
+            what: tells domains of one root apart.
+            halves: two pictures side by side are known to be two.
+        """
         return Tally(
             where=f"{self.root}{what and f' ({what})'}",
             asked=dict(asked),
@@ -152,6 +184,7 @@ class Sieve:
             left_out=dict(self.left),
             treated=dict(self.treated),
             named=tuple(self.named),
+            side_by_side=not halves and self.wide >= _NEARLY_ALL * self.taken > 0,
         )
 
     def _look(self, names: Sequence[str], *, decode: bool = True) -> list[_Seen]:

@@ -27,6 +27,8 @@ class Tally:
     """What was done to pictures that were looked at, to their number."""
     named: tuple[str, ...]
     """One line for each file that should be a usable picture and is none."""
+    side_by_side: bool
+    """Nearly all pictures are twice as wide as high, as two side by side are."""
 
     def line(self) -> str:
         """All numbers in one line."""
@@ -41,10 +43,17 @@ class Tally:
         parts += [_listed("left out: ", self.left_out)] if self.left_out else []
         return "; ".join(parts)
 
-    def named_lines(self) -> list[str]:
-        """The first few of ``named``, and how many more there are."""
-        few = [f"{line}; passed over" for line in self.named[:_SHOWN]]
-        return few + ([f"{self.where}: {len(self.named) - _SHOWN} more are passed over"] if self.named[_SHOWN:] else [])
+    def notes(self) -> list[str]:
+        """The first few of ``named``, how many more there are, and what looks wrong."""
+        lines = [f"{line}; passed over" for line in self.named[:_SHOWN]]
+        if self.named[_SHOWN:]:
+            lines.append(f"{self.where}: {len(self.named) - _SHOWN} more are passed over")
+        if self.side_by_side:
+            lines.append(
+                f"{self.where}: nearly all are twice as wide as high, as two pictures side by side are; "
+                "data.kind: pairs takes both, data.side: left or right one; without either a view shows the middle"
+            )
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""

@@ -13,12 +13,13 @@ __all__ = ["PatchGan"]
 class PatchGan(nn.Module):
     """N x 3 x H x W to N x 1 x h x w, one raw score for each patch (no sigmoid).
 
-    ``width=64, layers=3`` with affine norms is the reference code's: 2,766,529 parameters.
+    ``width=64, layers=3`` with affine norms is the reference code's: 2,766,529 parameters. ``inputs=6`` judges a
+    picture beside what it was made of.
     """
 
-    def __init__(self, width: int = 64, layers: int = 3, *, affine: bool = True) -> None:
+    def __init__(self, width: int = 64, layers: int = 3, *, affine: bool = True, inputs: int = 3) -> None:
         super().__init__()
-        modules: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        modules: list[nn.Module] = [nn.Conv2d(inputs, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         channels = width
         for layer in range(1, layers + 1):
             wider = width * min(2**layer, 8)

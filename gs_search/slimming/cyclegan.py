@@ -31,7 +31,7 @@ from gs_search.networks.patchgan import PatchGan
 from gs_search.networks.resnet import ResnetGenerator
 from gs_search.slimming.objective import ImageBuffer
 
-__all__ = ["CycleGanSettings", "save_teacher", "train_teacher"]
+__all__ = ["CycleGanSettings", "OnStep", "initialised", "save_teacher", "squared_distance", "train_teacher"]
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -119,7 +119,7 @@ class _Pair:
         self.settings = settings
         chance = torch.Generator().manual_seed(seed)
         self.forward_generator, self._backward_generator = (
-            _initialised(ResnetGenerator(width, blocks, affine=True), settings.initial_std, chance).to(device)
+            initialised(ResnetGenerator(width, blocks, affine=True), settings.initial_std, chance).to(device)
             for _ in range(2)
         )
         self._judge_a, self._judge_b = (
@@ -144,8 +144,8 @@ class _Pair:
         cycle = F.l1_loss(self._backward_generator(fake_b), a) + F.l1_loss(self.forward_generator(fake_a), b)
         identity = F.l1_loss(same_a, a) + F.l1_loss(same_b, b)
         self._judges.requires_grad_(False)
-        deceit = _distance(self._judge_b(fake_b), 1.0)
-        loss = deceit + _distance(self._judge_a(fake_a), 1.0)
+        deceit = squared_distance(self._judge_b(fake_b), 1.0)
+        loss = deceit + squared_distance(self._judge_a(fake_a), 1.0)
         loss = loss + self.settings.cycle_weight * cycle + self.settings.identity_weight * identity
         self._generator_optimizer.zero_grad()
         loss.backward()
@@ -156,8 +156,8 @@ class _Pair:
         judged_a = self._judge_a(torch.cat([a, past_a])).split([len(a), len(past_a)])
         judged_b = self._judge_b(torch.cat([b, past_b])).split([len(b), len(past_b)])
         # Halved, as CycleGAN does, which slows the discriminators down against the generators.
-        judge_b = (_distance(judged_b[0], 1.0) + _distance(judged_b[1], 0.0)) / 2
-        judge = judge_b + (_distance(judged_a[0], 1.0) + _distance(judged_a[1], 0.0)) / 2
+        judge_b = (squared_distance(judged_b[0], 1.0) + squared_distance(judged_b[1], 0.0)) / 2
+        judge = judge_b + (squared_distance(judged_a[0], 1.0) + squared_distance(judged_a[1], 0.0)) / 2
         self._judge_optimizer.zero_grad()
         judge.backward()
         self._judge_optimizer.step()
@@ -166,12 +166,13 @@ class _Pair:
         return dict(zip(names, values, strict=True))
 
 
-def _distance(scores: Tensor, truth: float) -> Tensor:
+def squared_distance(scores: Tensor, truth: float) -> Tensor:
     """Least-squares GAN: mean squared distance of scores of any shape to one number."""
     return (scores - truth).square().mean()
 
 
-def _initialised(network: ResnetGenerator, std: float, chance: torch.Generator) -> ResnetGenerator:
+def initialised(network: ResnetGenerator, std: float, chance: torch.Generator) -> ResnetGenerator:
+    """Draw all convolutions from N(0, std) with zero biases; returns the network."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, std, generator=chance)
@@ -202,6 +203,7 @@ class _DrawnData:
     train: int = 1024
     kind: Literal["drawn"] = "drawn"
     path: None = None
+    side: None = None
     val: int = 2
     test: int = 0
     reference: int = 2

@@ -50,11 +50,14 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Pictures to translate, and where they come from."""
 
-    kind: Literal["drawn", "folders", "photos"]
+    kind: Literal["drawn", "folders", "photos", "pairs"]
     """``drawn``: horses and zebras, made on the fly. ``folders``: CycleGAN's ``trainA trainB valB testA
-    testB``. ``photos``: one folder of photos, for a teacher whose target domain is not at hand."""
+    testB``. ``photos``: one folder of photos, for a teacher whose target domain is not at hand. ``pairs``: pictures
+    beside what they are to become, in one file or in folders ``source`` and ``target``."""
     path: Path | None = None
-    """Folder of ``folders`` and ``photos``; ``${NAME}`` takes an environment variable."""
+    """Folder of ``folders``, ``photos`` and ``pairs``; ``${NAME}`` takes an environment variable."""
+    side: Literal["left", "right"] | None = None
+    """The half of each file that is to be translated; ``pairs``: the other half is its target, null is ``left``."""
     train: int = Field(512, ge=1, le=10_000_000)
     """Pictures to train on, at most."""
     val: int = Field(100, ge=4, le=1_000_000)
@@ -95,7 +98,8 @@ class TeacherConfig(Section):
 
     kind: Literal["shipped", "checkpoint", "module", "train"]
     """``shipped``: comes with this package, for drawn data. ``checkpoint``: a file. ``module``: a network of one's own,
-    built by a function of one's own. ``train``: is trained first, once, with CycleGAN's losses."""
+    built by a function of one's own. ``train``: is trained first, once, with CycleGAN's losses, or on
+    ``pairs`` with pix2pix's."""
     path: Path | None = None
     """``checkpoint``: a .pth, .pt or .safetensors file; ``${NAME}`` takes an environment variable."""
     architecture: Literal["auto", "cyclegan_resnet", "cartoongan", "pix2pix_unet", "animeganv2"] = "auto"
@@ -537,6 +541,8 @@ class _StudyReader:
             self._report(("data", "path"), "is not used by kind drawn", "remove it, or set kind: photos")
         elif data and data.kind != "drawn":
             self._exists(("data", "path"), data.path, folder=True)
+        if data and data.side is not None and data.kind not in ("photos", "pairs"):
+            self._report(("data", "side"), f"is not used by kind {data.kind}", "remove it, or set kind: pairs")
         if teacher:
             self._check_teacher(teacher)
         if data and teacher and data.kind != "drawn" and teacher.kind == "shipped":

@@ -115,7 +115,8 @@ def prepare(
     log(str(precision))
     data = open_data(config.data, config.image_px, config.seed)
     for tally in data.tallies:
-        log(tally.line())
+        for line in (tally.line(), *tally.notes()):
+            log(line)
     generator, architecture = generator_of(config, data, device, log, retrain=retrain_teacher, source=folder.source)
     save_generator(place / "generator.safetensors", generator, architecture)
     teacher = slimmable_teacher(config, generator).to(device)

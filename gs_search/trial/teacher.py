@@ -74,9 +74,19 @@ def generator_of(
         for note in notes:
             log(f"teacher: {note}")
         return found
+    architecture = Architecture("cyclegan_resnet", wanted.width, wanted.blocks)
+    told = f"width {wanted.width}, {wanted.blocks} blocks, {wanted.steps} steps"
+    if data.kind == "pairs":
+        from gs_search.slimming.paired import train_on_pairs
+
+        log(f"{TRAINING_LINE}: on pairs, {told}")
+        generator = train_on_pairs(
+            data, width=wanted.width, blocks=wanted.blocks, steps=wanted.steps, seed=config.seed, device=device
+        )
+        return generator.cpu().eval(), architecture
     from gs_search.slimming.cyclegan import train_teacher
 
-    log(f"{TRAINING_LINE}: CycleGAN, width {wanted.width}, {wanted.blocks} blocks, {wanted.steps} steps")
+    log(f"{TRAINING_LINE}: CycleGAN, {told}")
     generator = train_teacher(
         data,
         width=wanted.width,
@@ -86,7 +96,7 @@ def generator_of(
         seed=config.seed,
         device=device,
     )
-    return generator.cpu().eval(), Architecture("cyclegan_resnet", wanted.width, wanted.blocks)
+    return generator.cpu().eval(), architecture
 
 
 def given_generator(

@@ -9,9 +9,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Settings:
-    kind: Literal["drawn", "folders", "photos"]
+    kind: Literal["drawn", "folders", "photos", "pairs"]
     path: Path | None = None
     train: int = 12
     val: int = 4
     test: int = 3
     reference: int = 5
+    side: Literal["left", "right"] | None = None

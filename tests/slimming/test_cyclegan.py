@@ -21,6 +21,7 @@ SHIPPED = Path(__file__).parents[2] / "gs_search" / "assets" / "horse2zebra_draw
 class Drawn:
     kind: str = "drawn"
     path: None = None
+    side: None = None
     train: int = 64
     val: int = 24
     test: int = 0

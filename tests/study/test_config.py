@@ -124,7 +124,7 @@ sampler: tpee
         "small.yaml:5: hours: must be above 0, not 0",
         "small.yaml:6: image_px: must be a multiple of 4, not 66",
         "small.yaml:7: workers: must be auto or a whole number from 1 to 4096, not 'lots'",
-        "small.yaml:9: data.kind: must be one of drawn, folders, photos, not 'photo'; did you mean photos?",
+        "small.yaml:9: data.kind: must be one of drawn, folders, photos, pairs, not 'photo'; did you mean photos?",
         "small.yaml:10: data.pth: unknown key; did you mean path?",
         "small.yaml:14: teacher.path: environment variable NOPE is not set; set it, as in: export NOPE=/path/to/it",
         "small.yaml:15: teacher.width: is not used by kind checkpoint; remove it",
@@ -148,7 +148,7 @@ sampler: tpee
         (
             "data: {kind: drawn, train: 16, val: 8, test: 4}\n",
             "",
-            "small.yaml:1: data: is missing; keys here: kind, path, train, val, test, reference, views",
+            "small.yaml:1: data: is missing; keys here: kind, path, side, train, val, test, reference, views",
         ),
         ("{kind: shipped}", "shipped", "small.yaml:7: teacher: must hold keys of its own, not 'shipped'"),
         ("kind: drawn, ", "", "small.yaml:6: data.kind: is missing; one of drawn, folders, photos"),

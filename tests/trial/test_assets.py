@@ -17,6 +17,7 @@ from gs_search.networks import CartoonGenerator, ResnetGenerator
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study
 from gs_search.trial.assets import Groundwork, _fid_noise, prepare
+from tests.data.test_pairs import side_by_side
 
 STUDY = """
 study: tiny
@@ -70,6 +71,18 @@ def test_a_teacher_is_trained_where_the_study_asks_for_it(tmp_path: Path) -> Non
     assert real is not None and real(0, 3).shape == (3, 3, 32, 32)
     assert len(ground.lessons) == 8
     assert not list(folder.teacher.glob(".*")), "a temporary file was left"
+
+
+def test_a_teacher_is_trained_on_pairs(tmp_path: Path) -> None:
+    """It stands in for one that is known by what it has painted alone; FID is that to the painted pictures."""
+    side_by_side(tmp_path / "pairs", 24)
+    data = f"{{kind: pairs, path: pairs, {COUNTS}}}"
+    _, ground = prepared(tmp_path, data, "{kind: train, width: 4, blocks: 1, steps: 60}")
+    assert ground.baselines["protocol"]["reference_kind"] == "target"
+    assert ground.baselines["pictures"][0]["taken"] == {"test": 2, "val": 5, "train": 8}
+    pictures = ground.validation.float() / 127.5 - 1
+    negative = (ground.validation_outputs + pictures).abs().mean()
+    assert negative < 0.5 * (ground.validation_outputs - pictures).abs().mean()
 
 
 def test_a_checkpoint_and_photos_are_judged_by_the_teachers_own_pictures(tmp_path: Path) -> None:

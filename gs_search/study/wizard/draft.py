@@ -290,7 +290,7 @@ def _look(kind: Literal["drawn", "folders", "photos"], root: Path | None, links:
         if links:
             root = Path(scratch)
             make_links(root, links)
-        data = open_data(DataConfig(kind=kind, path=root, **counts), 64, seed=0)
+        data = open_data(DataConfig(kind=kind, path=root, side=None, **counts), 64, seed=0)
         train = data.sources["train"]
         assert isinstance(train, FilePictures)
         sides = []
