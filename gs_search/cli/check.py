@@ -25,7 +25,7 @@ def check(options: Options, study: Path, forecast: bool) -> None:
     """Find every mistake in a study, and in what it names, before anything runs."""
     from gs_search.study.config import load_study
     from gs_search.study.preflight import check_inputs, teacher_notes
-    from gs_search.study.views import picture_bytes, usual_views
+    from gs_search.study.views import FEATURE_BYTES, picture_bytes, usual_views
 
     config = load_study(study)
     tallies = check_inputs(config)
@@ -53,7 +53,8 @@ def check(options: Options, study: Path, forecast: bool) -> None:
         click.echo(f"  {tally.line()}")
     for who, count in views.items():
         megabytes = count.views * picture_bytes(config.image_px) / 1e6
-        click.echo(f"  {who}: {count}; {megabytes:.0f} MB with the teacher's pictures")
+        features = f", beside up to {FEATURE_BYTES / 1e6:.0f} MB of features" if who == "trials" else ""
+        click.echo(f"  {who}: {count}; {megabytes:.0f} MB of disk{features}")
     for note in [*(line for tally in tallies for line in tally.notes()), *notes]:
         click.echo(f"note: {note}", err=True)
     if expected is not None:

@@ -21,6 +21,9 @@ __all__ = ["BACKUP", "DATABASE", "LAST", "LOCK", "Mirror", "is_light", "is_priva
 
 LOCK, DATABASE, BACKUP = "lock", "study.db", "study.db.backup"
 
+VIEWS = "retrain/views.bin"
+"""The file of ``trial.lessons.fresh_lessons``."""
+
 LAST = ("result.json", "baselines.json", "resolved.yaml")
 """Names of files that vouch for those beside them: they are sent last, and fetched last."""
 
@@ -192,6 +195,8 @@ def is_light(name: str) -> bool:
 
 
 def is_private(name: str) -> bool:
-    """Whether a file is of this copy alone: drafts, SQLite's companions, the lock, what a trial says of the moment."""
+    """Whether a file is of this copy alone: drafts, SQLite's companions, the lock, what a trial says of the moment, and
+    the views of full trainings, which are many and soon painted anew."""
     last = name.rpartition("/")[2]
-    return last.startswith(".") or last == "progress.json" or name.startswith((BACKUP, f"{DATABASE}-")) or name == LOCK
+    own = name in (LOCK, VIEWS) or last == "progress.json" or last.startswith(".")
+    return own or name.startswith((BACKUP, f"{DATABASE}-"))

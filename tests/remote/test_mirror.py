@@ -16,6 +16,7 @@ from gs_search.remote.mirror import Mirror, is_light, is_private
 from gs_search.remote.store import Store
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study
+from gs_search.trial.lessons import FRESH_FILE
 from tests.remote.s3 import BUCKET, S3Server
 from tests.synthetic_run import QUICKSTART, write_run
 
@@ -210,3 +211,4 @@ def test_an_object_that_would_be_a_file_elsewhere_is_refused(s3: S3Server, tmp_p
         mirror.stamp("../x")
     assert is_light("trials/0/samples.png") and not is_light("teacher/real.npy") and is_light("teacher/baselines.json")
     assert is_private("study.db-journal") and is_private("lock") and not is_private("study.db")
+    assert is_private(f"retrain/{FRESH_FILE}") and not is_private("retrain/3/result.json")
