@@ -180,7 +180,7 @@ class Sieve:
             where=f"{self.root}{what and f' ({what})'}",
             asked=dict(asked),
             taken={split: len(names) for split, names in taken.items()},
-            spare=self.spare,
+            spare=self.spare + self.taken - sum(map(len, taken.values())),
             left_out=dict(self.left),
             treated=dict(self.treated),
             named=tuple(self.named),

@@ -20,7 +20,7 @@ class Tally:
     taken: Mapping[str, int]
     """Split to the number that it has."""
     spare: int
-    """Pictures beyond what is asked for; not looked at."""
+    """Pictures beyond what is asked for, or left over where splits are shared out."""
     left_out: Mapping[str, int]
     """Reason to the number of files that are left out for it."""
     treated: Mapping[str, int]
@@ -38,7 +38,7 @@ class Tally:
             splits.append(f"{split} {count}" + (f" of {asked}" if count < asked else ""))
         parts = [f"{self.where}: {sum(self.taken.values())} pictures ({', '.join(splits)})"]
         if self.spare:
-            parts[0] += f", {self.spare} more not asked for"
+            parts[0] += f", {self.spare} more to spare"
         parts += [_listed("", self.treated)] if self.treated else []
         parts += [_listed("left out: ", self.left_out)] if self.left_out else []
         return "; ".join(parts)

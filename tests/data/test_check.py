@@ -11,7 +11,7 @@ def test_good_data_have_no_problems(tmp_path: Path, make_images: MakeImages) -> 
     make_images(tmp_path, 30)
     problems, (tally,) = check_data(Settings("photos", tmp_path), 32, batch_sizes=[4, 12])
     assert problems == []
-    assert tally.line() == (f"{tmp_path}: 24 pictures (train 12, val 4, test 3, reference 5), 6 more not asked for")
+    assert tally.line() == (f"{tmp_path}: 24 pictures (train 12, val 4, test 3, reference 5), 6 more to spare")
     assert check_data(Settings("drawn"), 64) == ([], ())
 
 

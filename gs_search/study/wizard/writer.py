@@ -68,14 +68,16 @@ def write_study(plan: Plan, out: Path, *, force: bool = False) -> Written:
         if links is not None:
             standing_in = standing_in.replace(f"path: {_text(plan.data.path or '')}", f"path: {draft_links.name}", 1)
         _write(draft, standing_in)
-        left_out = [tally.line() for tally in _check(draft) if tally.left_out and not plan.data.links]
+        # Links are still below another name, which says nothing to the reader.
+        tallies = [tally for tally in _check(draft) if not plan.data.links]
+        told = [line for t in tallies for line in ([t.line()] * bool(t.left_out) + t.notes())]
         _write(draft, text)
         os.replace(draft_space, space)
         if links is not None:
             shutil.rmtree(links, ignore_errors=True)
             os.replace(draft_links, links)
         os.replace(draft, study)  # last: it names the others
-    return Written(study=study, space=space, config=load_study(study), notes=(*_notes(plan), *left_out))
+    return Written(study=study, space=space, config=load_study(study), notes=(*_notes(plan), *told))
 
 
 @contextmanager

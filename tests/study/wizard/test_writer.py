@@ -14,6 +14,7 @@ from gs_search.study.preflight import check_inputs
 from gs_search.study.space_file import load_space
 from gs_search.study.wizard import Wishes, make_plan, write_study
 from gs_search.study.wizard.writer import Written
+from tests.data.test_pairs import side_by_side
 from tests.networks.references import Unet
 from tests.study.wizard.conftest import MakePhotos, SaveGenerator
 
@@ -116,6 +117,16 @@ def test_a_dangling_link_is_there_too(tmp_path: Path) -> None:
     (tmp_path / "studies" / "mine.yaml").symlink_to(tmp_path / "gone.yaml")
     with pytest.raises(BadInput, match="exists"):
         write(tmp_path, name="mine")
+
+
+def test_what_is_odd_about_the_pictures_is_said(save_generator: SaveGenerator, tmp_path: Path) -> None:
+    """As of facades, two pictures in each file, with a damaged one among them."""
+    side_by_side(tmp_path / "facades", 40, width=48)
+    (tmp_path / "facades" / "7.png").write_bytes(b"<html>404</html>")
+    written = write(tmp_path / "out", checkpoint=save_generator(), photos=tmp_path / "facades")
+    counted, damaged, wide = written.notes[-3:]
+    assert counted.endswith("left out: 1 damaged") and "7.png: not a readable image" in damaged
+    assert "nearly all are twice as wide as high" in wide
 
 
 def test_with_a_mistake_nothing_is_written(
