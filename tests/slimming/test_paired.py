@@ -41,15 +41,15 @@ def _train(data: DataSource, steps: int, seed: int = 0, **settings: Any) -> tupl
 
 
 def test_a_negative_is_learned_from_pairs(negatives: DataSource) -> None:
-    """On pictures that were not trained on: nearer to the target than one flat colour, the best without the source."""
-    generator, seen = _train(negatives, 150)
-    assert seen == list(range(1, 151))
-    targets = negatives.target("val")
+    """What is painted of pictures that were not trained on is nearer to their negatives than to themselves."""
+    generator, seen = _train(negatives, 60)
+    assert seen == list(range(1, 61))
+    sources, targets = negatives.source("val"), negatives.target("val")
     assert targets is not None
-    wanted = batch(targets, range(6))
+    given, wanted = batch(sources, range(6)), batch(targets, range(6))
     with torch.no_grad():
-        painted = generator(batch(negatives.source("val"), range(6)))
-    assert (painted - wanted).abs().mean() < 0.75 * (wanted - wanted.mean()).abs().mean()
+        painted = generator(given)
+    assert (painted - wanted).abs().mean() < 0.6 * (painted - given).abs().mean()
 
 
 def test_training_is_reproducible_and_follows_its_seed(negatives: DataSource) -> None:
