@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from gs_search.data.colour import Treatment, lab_to_rgb, to_srgb, treatment_of
@@ -54,6 +54,9 @@ _HIGHLIGHT = 16.0
 """Floats up to here count from 0 to 1 with highlights beyond; nothing that counts to 255 is so dark."""
 _UNDERSHOOT = 0.25
 """Floats further below zero count from -1; sharpening alone leaves less."""
+
+_PHOTOMETRIC, _ZERO_IS_WHITE = 262, 0
+"""A tag of TIFF, and its value in scans and X-rays."""
 
 # By EXIF's orientation: what puts the stored pixels upright.
 _TURNS = {
@@ -136,8 +139,11 @@ def read_image(path: Path, enough_px: int | None = None) -> Image.Image:
     with _open(path) as image:
         if enough_px is not None:
             image.draft(None, (enough_px, enough_px))
+        # Pillow inverts a TIFF whose zeros are white, but not of 16 bits.
+        negative = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE
         try:
-            return _to_rgb(to_srgb(_upright(image)))
+            shown = _to_rgb(to_srgb(_upright(image)))
+            return ImageOps.invert(shown) if negative else shown
         except _DECODER_ERRORS as error:
             problem = f"damaged or truncated image ({_brief(error)}); replace or delete it"
             raise DataError(f"{path}: {problem}") from None

@@ -147,6 +147,17 @@ def test_colours_of_16_bits_and_floats_in_tiff(tmp_path: Path) -> None:
         read_header(tmp_path / "x.tif")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_whose_zeros_are_white(tmp_path: Path, dtype: type) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((20, 20), 90 if dtype is np.uint8 else 257 * 90, dtype)).save(stream, "TIFF")
+    entry = struct.pack("<HHI", 262, 3, 1)
+    content = stream.getvalue()
+    assert content.count(entry + b"\1\0") == 1
+    (tmp_path / "x.tif").write_bytes(content.replace(entry + b"\1\0", entry + b"\0\0"))
+    assert _colour(tmp_path / "x.tif") == (165, 165, 165)
+
+
 def test_lab_is_grey_where_it_should_be(tmp_path: Path) -> None:
     Image.new("LAB", (20, 20), (128, 128, 128)).save(tmp_path / "x.tif")  # L* of 50.2: 119.6 in sRGB
     assert all(abs(level - 119.6) <= 2 for level in _colour(tmp_path / "x.tif"))
