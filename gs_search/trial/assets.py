@@ -43,6 +43,7 @@ from gs_search.slimming.training import RealPictures
 from gs_search.study.settings import SlimmingSettings, settings_from_point
 from gs_search.system.machine import cores, forget_peak, peak_own_mb
 from gs_search.trial.lessons import view_of, write_lessons
+from gs_search.trial.samples import first_pictures, range_warnings
 from gs_search.trial.teacher import (
     frozen_json,
     frozen_lines,
@@ -119,6 +120,9 @@ def prepare(
             log(line)
     generator, architecture = generator_of(config, data, device, log, retrain=retrain_teacher, source=folder.source)
     save_generator(place / "generator.safetensors", generator, architecture)
+    if config.teacher.kind == "module":
+        for line in range_warnings(config, first_pictures(data.source("val")), generator):
+            log(f"warning, teacher: {line}")
     teacher = slimmable_teacher(config, generator).to(device)
     for line in frozen_lines(teacher):
         log(line)

@@ -83,6 +83,29 @@ def test_check_says_what_became_of_the_pictures(capsys: Capture, write_study: Wr
     assert f"of {pictures[0]['taken']['train']} pictures" in output
 
 
+def test_check_has_a_network_of_ones_own_paint(
+    capsys: Capture, write_study: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layers = "nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1)"
+    text = (
+        f"import torch\nfrom torch import nn\ndef build():\n    torch.manual_seed(0); return nn.Sequential({layers})\n"
+    )
+    (tmp_path / "net.py").write_text(text)
+    path = write_study(STUDY.replace("kind: shipped", "kind: module, factory: 'net.py:build', output_range: [0, 9000]"))
+    code, output, error = run(capsys, "check", path, "--samples")
+    assert code == 2 and error.startswith(
+        "error: the painted pictures hardly vary within teacher.output_range, [0, 9000]"
+    )
+    path = write_study(STUDY.replace("kind: shipped", "kind: module, factory: 'net.py:build', output_range: [-10, 10]"))
+    code, output, _ = run(capsys, "check", path, "--samples", "--json")
+    document = json.loads(output)
+    assert code == 0 and document["frozen"] == {"share": 0, "parts": [], "notes": []}
+    assert any(note.startswith("teacher: small_teacher.png has photos, and what the") for note in document["notes"])
+    assert any(note.startswith("warning, teacher: ") for note in document["notes"])
+    assert (tmp_path / "small_teacher.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_check_reports_all_at_once(capsys: Capture, write_study: Write) -> None:
     path = write_study(STUDY.replace("trials", "trails").replace("seed: 7", "seed: x"))
     code, output, error = run(capsys, "check", path)

@@ -188,6 +188,8 @@ def check_layers(
         found = None
         if part is not None:
             found = part.run(inputs[name])
+            if isinstance(layer, nn.ConvTranspose2d):  # sub-pixels beyond the far sides are taken off behind it
+                found = found[:, :, : expected.shape[2], : expected.shape[3]]
         if part is None or found is None or found.shape != expected.shape:
             checks.append(LayerCheck(name, expected.numel(), 1.0, 255, 1.0))
             continue
@@ -287,8 +289,8 @@ def _cut(model: ModelProto, name: str, layer: SlimLayer) -> _Part | None:
     read = made_by.get(conv.input[0]) if conv is not None else None
     if conv is None or quantize is None or read is None or read.op_type != "DequantizeLinear":
         return None
-    nodes, codes, margins = [read, conv, quantize], read.input[0], np.zeros(4, int)
-    own = _pads_by_itself(layer, conv)
+    nodes, codes = [read, conv, quantize], read.input[0]
+    margins, own = _margins_of_operator(layer, conv)
     while (node := made_by.get(codes)) is not None and node.op_type in ("Pad", "Clip"):
         nodes.insert(0, node)
         codes = node.input[0]
@@ -335,16 +337,19 @@ def _is_constant(pad: NodeProto) -> bool:
     return all(a.name != "mode" or helper.get_attribute_value(a) == b"constant" for a in pad.attribute)
 
 
-def _pads_by_itself(layer: SlimLayer, conv: NodeProto) -> bool:
-    """Whether the pad right before a convolution of the file is a part of the layer, and not of the network.
-
-    A transposed one in sub-pixel form pads with zeros; others do it where their padding is not the operator's own, for
-    it mirrors or they are in sub-pixel form.
+def _margins_of_operator(layer: SlimLayer, conv: NodeProto) -> tuple[np.ndarray, bool]:
+    """What of an operator's padding is the network's (torch's exporter merges a pad with zeros into its reader), and
+    whether the pad right before it is a part of the layer: of a transposed one in sub-pixel form, of others whose
+    padding is not the operator's own, for it mirrors or they are in sub-pixel form.
     """
     if isinstance(layer, nn.ConvTranspose2d):
-        return True
-    own = next((helper.get_attribute_value(a) for a in conv.attribute if a.name == "pads"), [0])
-    return layer.padding not in (0, (0, 0), "valid") and not any(own)
+        return np.zeros(4, int), True
+    merged = np.array(next((helper.get_attribute_value(a) for a in conv.attribute if a.name == "pads"), [0] * 4))
+    own = np.zeros(4, int)
+    if isinstance(layer, nn.Conv2d):
+        left, right, top, bottom = layer._reversed_padding_repeated_twice
+        own = np.array([top, left, bottom, right])
+    return (merged - own, False) if merged.any() else (np.zeros(4, int), bool(own.any()))
 
 
 def _margins(pad: NodeProto, tensors: Mapping[str, TensorProto]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper  # noqa: E402
@@ -181,3 +182,54 @@ def test_other_architectures(name: str, tmp_path: Path) -> None:
     assert built.floats == (("down.0.0",) if "unet" in name else ())
     assert (graph.integer, len(graph.floats)) == (len(built.reference.outputs), len(built.floats))
     assert all(layer.ok for layer in check_layers(tmp_path / "student.onnx", built.reference, pictures()))
+
+
+class Same(nn.Module):
+    """A convolution of mirrored or zero margins that the network puts around, one row more at the far side."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv, self.pad = nn.Conv2d(inputs, outputs, kernel, stride, bias=False), kernel - stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        near, far = self.pad // 2, self.pad - self.pad // 2
+        return self.conv(nn.functional.pad(x, (near, far, near, far)))
+
+
+class Own(nn.Module):
+    """As people write it: pictures of 0 to 255, TensorFlow's margins, a convolution that mirrors, a crop after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.down = Same(3, 8, 9), Same(8, 8, 3, 2)
+        self.body = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.up, self.head = nn.ConvTranspose2d(8, 8, 3, 2, bias=False), nn.Conv2d(8, 3, 9, padding=4)
+        self.norms = nn.ModuleList(nn.InstanceNorm2d(8, affine=True) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norms[0](self.stem(127.5 * (x + 1))).relu()
+        y = self.norms[2](self.body(self.norms[1](self.down(y)).relu())).relu()
+        return self.head(self.norms[3](self.up(y)[:, :, : x.shape[2], : x.shape[3]]).relu()).tanh()
+
+
+def test_a_network_of_ones_own_in_whole_numbers(tmp_path: Path) -> None:
+    """Three kinds of margins, sub-pixels beyond the far side, a first layer that reads no bytes: all are proven."""
+    from gs_search.export.build import integer_model
+    from gs_search.slimming import Teacher
+    from gs_search.slimming.repair import attach_quantizers
+    from gs_search.study.settings import SlimmingSettings
+
+    torch.manual_seed(4)
+    teacher = Teacher(Own(), PX)
+    student, _ = teacher.student("raw")
+    attach_quantizers(teacher.graph, student, SlimmingSettings(weight_bits=6), pictures(4))
+    assert slim_layers(student)["stem.conv"].input_quantizer is not None, "it reads what no byte stands for"
+    built = integer_model(student.eval().requires_grad_(False), pictures(4), multiple=4, image_px=PX)
+    onnx.save(built.model, tmp_path / "student.onnx")
+    assert built.floats == () and check_graph(tmp_path / "student.onnx").integer == 5
+    checks = check_layers(tmp_path / "student.onnx", built.reference, pictures())
+    assert [layer.name for layer in checks if not layer.ok] == [] and len(checks) == 5
+    (painted,) = session(tmp_path / "student.onnx").run(None, {INPUT: pictures().numpy()})
+    with built.reference.on_grids() as on_grids:
+        wanted = on_grids(pictures())
+    assert psnr(torch.from_numpy(painted), wanted) > 45
