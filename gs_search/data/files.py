@@ -41,6 +41,8 @@ _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", 
 FEWEST = 4
 """Pictures that KID needs of each of two sets (``measure.kid``)."""
 _MEASURED = ("val", "reference")
+_LONGEST = 9
+"""Letters of a suffix that is named."""
 _SNIFFED = 20
 """So many files of one foreign suffix are opened and found to be no pictures; the rest is believed to be the same."""
 
@@ -79,10 +81,11 @@ def list_images(folder: Path) -> Listing:
         elif suffix in _NOT_READ:
             found.left[f"{suffix}, which is not read (convert them to JPEG or PNG)"] += 1
         elif strangers[suffix] < _SNIFFED and _begins_as_image(entry.path):
-            found.left[f"images with {f'suffix {suffix}' if suffix else 'no suffix'} (rename them)"] += 1
+            found.left["images without a suffix of images (rename them)"] += 1
         else:
             strangers[suffix] += 1
-            found.left[f"{suffix or 'without a suffix'}, no images"] += 1
+            known = suffix[1:].isascii() and suffix[1:].isalnum() and len(suffix) <= _LONGEST
+            found.left[f"{suffix if known else 'of other kinds'}, no images"] += 1
     if not found.names:
         raise DataError(f"{folder}: no images in it ({', '.join(sorted(s[1:] for s in _SUFFIXES))}){_but(found.left)}")
     found.names = hash_order(found.names)

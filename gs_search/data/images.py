@@ -52,6 +52,8 @@ _DECODER_ERRORS = (
 
 _HIGHLIGHT = 16.0
 """Floats up to here count from 0 to 1 with highlights beyond; nothing that counts to 255 is so dark."""
+_SIXTEEN_BITS = (np.arange(65536) / 257.0).round().astype(np.uint8)
+"""What becomes of each value."""
 _UNDERSHOOT = 0.25
 """Floats further below zero count from -1; sharpening alone leaves less."""
 
@@ -201,8 +203,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return lab_to_rgb(image)
     if image.mode.startswith(("I", "F")):
-        values = _to_bytes(np.asarray(image, dtype=np.float64), image.mode, image.format)
-        return Image.fromarray(values).convert("RGB")
+        return Image.fromarray(_to_bytes(np.asarray(image), image.mode, image.format)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -217,10 +218,13 @@ def _to_bytes(values: np.ndarray, mode: str, kind: str | None) -> np.ndarray:
     0..255 or 0..65535, each where it fits. What lies between, as floats up to 2, is scaled by its own maximum, which
     shows it all.
     """
+    if mode.startswith("I;16"):
+        return _SIXTEEN_BITS[values]
+    values = values.astype(np.float32)
     finite = np.isfinite(values)
     top, bottom = (float(f(values[finite], initial=0.0)) for f in (np.max, np.min))
     values = np.where(finite, values, np.where(values > 0, top, 0.0))
-    deep = mode.startswith("I;16") or mode == "I" and kind in ("PNG", "PPM")
+    deep = mode == "I" and kind in ("PNG", "PPM")
     if mode == "F" and top <= 1.0 and -1.0 <= bottom < -_UNDERSHOOT:
         values, white = (values + 1.0) / 2.0, 1.0
     elif mode == "F" and top <= 1.0:

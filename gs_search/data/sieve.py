@@ -151,7 +151,7 @@ class Sieve:
 
     def _leave(self, seen: _Seen, problem: str) -> None:
         self.left["too small or too large" if seen.unfit else "damaged"] += 1
-        self.named.append(problem)
+        self.named.append(" ".join(problem.splitlines()))  # names may hold anything
 
     def take_below(self, folder: str, most: int) -> list[str]:
         """``take`` of all images below a folder whose name, relative to the root, ends in a slash or is empty."""

@@ -61,8 +61,14 @@ class Tally:
 
 
 _SHOWN = 5
+_REASONS = 8
 _ORDER = ("train", "val", "test", "reference")
 
 
 def _listed(title: str, counts: Mapping[str, int]) -> str:
-    return title + ", ".join(f"{count} {what}" for what, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
+    # What should have been a picture comes first.
+    ranked = sorted(counts.items(), key=lambda item: (item[0].endswith("no images"), -item[1], item[0]))
+    parts = [f"{count} {what}" for what, count in ranked[:_REASONS]]
+    if rest := ranked[_REASONS:]:
+        parts.append(f"{sum(count for _, count in rest)} for {len(rest)} other reasons")
+    return title + ", ".join(parts)

@@ -74,7 +74,7 @@ def test_check_says_what_became_of_the_pictures(capsys: Capture, write_study: Wr
     )
     path = write_study(study.replace("path: T", f"path: {SHIPPED_TEACHER}"))
     code, output, error = run(capsys, "check", path)
-    left = "left out: 1 .txt, no images, 1 damaged"
+    left = "left out: 1 damaged, 1 .txt, no images"
     assert code == 0 and output.splitlines()[3].startswith(f"  {photos}: ") and output.splitlines()[3].endswith(left)
     assert error.startswith(f"note: {photos}/broken.png: not a readable image") and "passed over" in error
     pictures = json.loads(run(capsys, "check", path, "--json")[1])["pictures"]

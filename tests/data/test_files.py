@@ -19,7 +19,15 @@ def _touch(folder: Path, *names: str, content: bytes = b"") -> None:
 
 def test_images_are_found_at_any_depth_and_all_else_is_counted(tmp_path: Path) -> None:
     _touch(tmp_path, "a.JPG", "deep/er/b.png", "ä ö.webp", ".hidden.png", ".thumbs/d.png", "e.jpeg.part")
-    _touch(tmp_path, *(f"x/{number}.txt" for number in range(30)), "IMG_1.HEIC", "IMG_2.heic", "p.svg")
+    _touch(
+        tmp_path,
+        *(f"x/{number}.txt" for number in range(30)),
+        "IMG_1.HEIC",
+        "IMG_2.heic",
+        "p.svg",
+        "no suffix",
+        "a.2024-11-30 backup",
+    )
     _touch(tmp_path, "c6f1e2", "photo.dat", content=b"\xff\xd8\xff\xe0")
     _touch(tmp_path, "sound.wav", content=b"RIFF\0\0\0\0WAVE")
     found = list_images(tmp_path)
@@ -30,8 +38,8 @@ def test_images_are_found_at_any_depth_and_all_else_is_counted(tmp_path: Path) -
         ".txt, no images": 30,
         ".part, no images": 1,
         ".wav, no images": 1,
-        "images with no suffix (rename them)": 1,
-        "images with suffix .dat (rename them)": 1,
+        "of other kinds, no images": 2,
+        "images without a suffix of images (rename them)": 2,
     }
 
 

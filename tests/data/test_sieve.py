@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_of_a_large_folder_no_more_is_decoded_than_is_asked_for(
     assert taking.spare == 24 and [line.split(":")[0] for line in taking.named] == [
         str(tmp_path / names[place]) for place in (2, 70)
     ]
+
+
+def test_names_that_hold_anything_are_told_in_a_line(tmp_path: Path, make_images: MakeImages) -> None:
+    make_images(tmp_path, 54)
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/br\xff\nken.png"))).write_bytes(b"")
+    for number in range(12):
+        (tmp_path / f"x.k{number}").touch()
+    taking, splits = _deal(tmp_path)
+    tally = taking.tally(COUNTS, splits)
+    assert tally.named[0].startswith(f"{tmp_path}/br\udcff ken.png: not a readable image")
+    line = tally.line()
+    assert "\n" not in line and "left out: 1 damaged, 1 .k0" in line and line.endswith(", 5 for 5 other reasons")
 
 
 def test_more_than_a_few_damaged_files_are_an_error(tmp_path: Path, make_images: MakeImages) -> None:
