@@ -139,6 +139,25 @@ class PlainGroupNorm(nn.Module):
         return (normed[0] if even else torch.cat(normed, dim=1)) * self.weight + self.bias
 
 
+class PlainAffine(nn.Module):
+    """A batch norm in evaluation as a product and a sum: torch's exporter would merge it into a convolution before it,
+    whose weights then were not those that the codes stand for.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight.double()
+        shift = -norm.running_mean.double() * scale
+        shift = shift if norm.bias is None else shift + norm.bias.double()
+        self.weight = nn.Parameter(scale.float().view(1, -1, 1, 1), requires_grad=False)
+        self.bias = nn.Parameter(shift.float().view(1, -1, 1, 1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
 def pairs_fit(kernel: np.ndarray, highest: int) -> bool:
     """Whether no two products of a signed weight and an unsigned input exceed 16 bits together, whichever they are.
 
@@ -185,7 +204,9 @@ def lower(student: nn.Module, *, multiple: int | None = None) -> nn.Module:
     for name, module in list(network.named_modules()):
         if isinstance(module, SlimGroupNorm):
             _replace(network, name, PlainGroupNorm(module.sizes, module.weight, module.bias, module.eps))
-        elif isinstance(module, SlimBatchNorm2d):  # one that is no part of a layer
+        elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:  # one that is no part of a layer
+            _replace(network, name, PlainAffine(module))
+        elif isinstance(module, SlimBatchNorm2d):
             module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
     return network.eval().requires_grad_(False)
 

@@ -33,6 +33,11 @@ __all__ = ["integer_graph"]
 NARROW = 4
 """Widest bits that are stored two in a byte."""
 
+SCALAR = {
+    "Add", "AveragePool", "Concat", "Div", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax", "Sub",
+}  # fmt: skip
+"""What ONNX Runtime runs in whole numbers between two roundings, with one scale for all channels."""
+
 
 def integer_graph(
     model: ModelProto, layers: list[IntegerLayer], outputs: Mapping[str, OutputGrid], vnni: bool = False
@@ -70,6 +75,7 @@ class _Writer:
                 self._convolution(node, value, shuffle)
             elif not (node.op_type == "DepthToSpace" and node.output[0] in dealt):
                 self.nodes.append(node)
+        self.nodes = self._guarded()
         del self.model.graph.node[:]
         self.model.graph.node.extend(_alive(self.nodes, self.graph.outputs))
         used = {name for node in self.model.graph.node for name in node.input}
@@ -79,6 +85,29 @@ class _Writer:
         self._shorten({tensor.name for tensor in kept})
         onnx.checker.check_model(self.model, full_check=True)
         return self.model
+
+    def _guarded(self) -> list[NodeProto]:
+        """All nodes, with an operator that changes nothing where ONNX Runtime would else run one in whole numbers that
+        can have one scale alone (``SCALAR``), but reads what has one for each channel: it refuses such a file.
+        """
+        made_by = {name: node for node in self.nodes for name in node.output}
+        rounded = {node.input[0] for node in self.nodes if node.op_type == "QuantizeLinear"}
+        by_channel = {
+            node.output[0]
+            for node in self.nodes
+            if node.op_type == "DequantizeLinear" and len(self.tensors[node.input[1]].dims) == 1
+        }
+        found = []
+        for node in self.nodes:
+            if node.op_type in SCALAR and rounded & set(node.output):
+                read = [name for name in node.input if name in made_by]
+                channels = [name for name in read if name in by_channel]
+                if channels and all(made_by[name].op_type == "DequantizeLinear" for name in read):
+                    lowest = self._scalar("lowest", np.finfo(np.float32).min)
+                    found.append(helper.make_node("Max", [channels[0], lowest], [f"{node.output[0]}/guarded"]))
+                    node.input[list(node.input).index(channels[0])] = f"{node.output[0]}/guarded"
+            found.append(node)
+        return found
 
     def _shorten(self, kept: set[str]) -> None:
         """Give inner values and tensors names of a few letters: speaking ones are a sixth of a small network's file."""

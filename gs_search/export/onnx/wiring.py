@@ -6,11 +6,13 @@ unsigned codes end at 0; and between two convolutions only once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from gs_search.errors import UnsupportedNetwork
 from gs_search.export.lowering import IntegerLayer
 
 __all__ = ["Roles", "Wiring", "roles"]
@@ -101,8 +103,17 @@ def roles(model: ModelProto, layers: list[IntegerLayer], own_outputs: Collection
     Args:
         layers: the convolutions that are to become integer ones.
         own_outputs: layers with a trained quantizer of their output, which stays.
+
+    Raises:
+        UnsupportedNetwork: a layer runs more than once, and so would need several grids.
     """
     graph = Wiring(model, layers)
+    runs = Counter(layer.name for layer in graph.layer_of.values())
+    if again := [name for name, times in runs.items() if times > 1]:
+        raise UnsupportedNetwork(
+            f"layer {again[0]} runs {runs[again[0]]} times in the network, which integer files do not hold; take "
+            "--format onnx-float, or give each use a module of its own"
+        )
     direct: dict[str, tuple[str, ...]] = {}
     centred: set[str] = set()
     for node in model.graph.node:

@@ -201,6 +201,8 @@ class Own(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.bare = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(5))
+        self.batch = nn.BatchNorm2d(8)
         self.stem, self.down = Same(3, 8, 9), Same(8, 8, 3, 2)
         self.body = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
         self.up, self.head = nn.ConvTranspose2d(8, 8, 3, 2, bias=False), nn.Conv2d(8, 3, 9, padding=4)
@@ -209,27 +211,50 @@ class Own(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norms[0](self.stem(127.5 * (x + 1))).relu()
         y = self.norms[2](self.body(self.norms[1](self.down(y)).relu())).relu()
+        # Between roundings, on outputs with a step for each channel: sums, joins, functions, a batch norm by itself.
+        y = nn.functional.leaky_relu(self.bare[0](y), 0.2)
+        y = self.bare[1](y) + self.bare[2](y)
+        y = self.batch(self.bare[3](y)).sigmoid() + self.bare[4](y).sigmoid()
         return self.head(self.norms[3](self.up(y)[:, :, : x.shape[2], : x.shape[3]]).relu()).tanh()
 
 
 def test_a_network_of_ones_own_in_whole_numbers(tmp_path: Path) -> None:
-    """Three kinds of margins, sub-pixels beyond the far side, a first layer that reads no bytes: all are proven."""
+    """Three kinds of margins, sub-pixels beyond the far side, a first layer that reads no bytes, and what ONNX Runtime
+    would refuse between roundings: all are proven.
+    """
     from gs_search.export.build import integer_model
-    from gs_search.slimming import Teacher
-    from gs_search.slimming.repair import attach_quantizers
-    from gs_search.study.settings import SlimmingSettings
+    from gs_search.slimming.layers import slimmable
 
     torch.manual_seed(4)
-    teacher = Teacher(Own(), PX)
-    student, _ = teacher.student("raw")
-    attach_quantizers(teacher.graph, student, SlimmingSettings(weight_bits=6), pictures(4))
-    assert slim_layers(student)["stem.conv"].input_quantizer is not None, "it reads what no byte stands for"
-    built = integer_model(student.eval().requires_grad_(False), pictures(4), multiple=4, image_px=PX)
+    own = Own()
+    own.batch.running_mean.normal_()  # type: ignore[union-attr]
+    own.batch.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    student = slimmable(own).eval().requires_grad_(False)
+    built = integer_model(student, pictures(4), multiple=4, image_px=PX)
+    assert "stem.conv: input" in built.calibrated, "it reads what no byte stands for"
     onnx.save(built.model, tmp_path / "student.onnx")
-    assert built.floats == () and check_graph(tmp_path / "student.onnx").integer == 5
+    assert built.floats == () and check_graph(tmp_path / "student.onnx").integer == 10
     checks = check_layers(tmp_path / "student.onnx", built.reference, pictures())
-    assert [layer.name for layer in checks if not layer.ok] == [] and len(checks) == 5
+    assert [layer.name for layer in checks if not layer.ok] == [] and len(checks) == 10
     (painted,) = session(tmp_path / "student.onnx").run(None, {INPUT: pictures().numpy()})
     with built.reference.on_grids() as on_grids:
         wanted = on_grids(pictures())
     assert psnr(torch.from_numpy(painted), wanted) > 45
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.body(self.stem(x).relu()).relu()).relu())
+
+
+def test_a_layer_that_runs_twice_is_refused_by_name() -> None:
+    from gs_search.errors import UnsupportedNetwork
+    from gs_search.export.build import integer_model
+    from gs_search.slimming.layers import slimmable
+
+    with pytest.raises(UnsupportedNetwork, match="layer body runs 2 times .* take --format onnx-float"):
+        integer_model(slimmable(Twice()).eval(), pictures(4), multiple=4, image_px=PX)
