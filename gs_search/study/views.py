@@ -110,9 +110,11 @@ def full_views(config: StudyConfig, pictures: int, seen: int) -> ViewCount:
         views = int(config.retrain.views)
         return ViewCount(pictures, views, seen, "as retrain.views says" if views < seen else "")
     unless = "unless retrain.views says otherwise"
+    shared = seen // SEEN_PER_VIEW
+    often = f"each view about {SEEN_PER_VIEW} times" if shared >= pictures else "one of each picture"
     limits = {
         "": seen,
-        f"each view about {SEEN_PER_VIEW} times, {unless}": max(seen // SEEN_PER_VIEW, pictures),
+        f"{often}, {unless}": max(shared, pictures),
         f"{MOST_FULL_VIEWS} at most, or one of each picture, {unless}": max(MOST_FULL_VIEWS, pictures),
         f"{FULL_BYTES / 1e9:.0f} GB at most, {unless}": FULL_BYTES // picture_bytes(config.image_px),
     }

@@ -50,6 +50,12 @@ def test_the_longest_trial_of_the_space_counts(write_study: Write) -> None:
     assert trial_views(load_study(study(write_study, space=space)), 10).seen == 800
 
 
+def test_why_a_full_training_has_no_more_is_true(write_study: Write) -> None:
+    config = load_study(study(write_study))
+    assert full_views(config, 256, 9600).limit.startswith("each view about 4 times")
+    assert full_views(config, 5000, 9600).limit.startswith("one of each picture")
+
+
 @pytest.mark.parametrize(
     ("retrain", "pictures", "seen", "views"),
     [
