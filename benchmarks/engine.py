@@ -190,6 +190,7 @@ def _propose(space: Any, trial: Any) -> None:
 
 
 def _ask_ours(place: Path, known: int) -> dict[str, float]:
+    from gs_search.results.record import TrialRecord
     from gs_search.search.study_database import open_database
 
     config, folder = _study(place, 1_000_000, 2)
@@ -205,7 +206,7 @@ def _ask_ours(place: Path, known: int) -> dict[str, float]:
         record |= {"study": config.study, "number": asked.number, "objectives": objectives(asked.point)}
         tell.append((asked, record))
 
-    return _median_ms(ask, lambda k: database.tell(tell[k][1]))
+    return _median_ms(ask, lambda k: database.tell(TrialRecord.from_json(tell[k][1])))
 
 
 def _ask_stock(place: Path, known: int) -> dict[str, float]:

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gs_search.results.record import TrialRecord
+from gs_search.system.files import write_json
+
 __all__ = ["ORDERS", "objectives", "prepare", "stock_trial", "trial"]
 
 ORDERS = "GS_SEARCH_BENCHMARK_ENGINE"
@@ -29,20 +32,9 @@ BASELINES = {
 }
 
 
-class Result:
-    """What the engine needs of a ``TrialResult``."""
-
-    def __init__(self, record: dict[str, Any]) -> None:
-        self._record = record
-
-    def to_json(self) -> dict[str, Any]:
-        """Its ``result.json``."""
-        return self._record
-
-
 def prepare(config: Any, folder: Any, log: Any, *, retrain_teacher: bool = False) -> None:
     """Write the anchors, as if there were a teacher."""
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
 
 
 def objectives(point: Mapping[str, Any]) -> dict[str, float]:
@@ -55,10 +47,12 @@ def objectives(point: Mapping[str, Any]) -> dict[str, float]:
     return {"fid": 60 / share**0.4 + 40 / bits + 20 * sum(misses), "gflops": share, "size_mb": share * bits / 32}
 
 
-def trial(point: Mapping[str, Any], config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> Result:
+def trial(
+    point: Mapping[str, Any], config: Any, folder: Any, *, number: int, seed: int, on_progress: Any
+) -> TrialRecord:
     """Sleep; what it leaves has as many figures as a real result."""
     seconds = _sleep()
-    return Result(
+    return TrialRecord.from_json(
         {
             "schema": 1, "study": config.study, "number": number, "state": "COMPLETE", "cause": None,
             "message": None, "point": dict(point), "key": config.space.key(point), "seed": seed, "seconds": seconds,

@@ -103,7 +103,7 @@ def measure(run: Path, out: Path, case: Case) -> dict[str, Any]:
     config = RunFolder(run).config()
     config = config.model_copy(update={"settings": {**config.settings, "quantize": case["quantize"]}})
     try:
-        record = run_trial(case["point"], config, folder, number=0, seed=case["seed"]).record
+        record = run_trial(case["point"], config, folder, number=0, seed=case["seed"])
     except GsSearchError as failure:
         return {"failed": str(failure)}
     ground = Groundwork.of(folder, config)
@@ -121,11 +121,11 @@ def measure(run: Path, out: Path, case: Case) -> dict[str, Any]:
     of_float = run_pictures(session(folder.path / "float.onnx"), ground.validation)
     of_student = paint(student, ground.validation)
     return {
-        "fid": record["objectives"]["fid"],
-        "size_mb": record["objectives"]["size_mb"],
-        "psnr": record["psnr_to_teacher"],
-        "psnr_before": record["psnr_before_training"],
-        "seconds": record["seconds"],
+        "fid": record.fid,
+        "size_mb": record.values["size_mb"],
+        "psnr": record.psnr_to_teacher,
+        "psnr_before": record.psnr_before_training,
+        "seconds": record.seconds,
         "file": picture_figures(painted, ground),
         "float": picture_figures(of_float, ground),
         "bytes": path.stat().st_size,

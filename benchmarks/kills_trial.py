@@ -16,7 +16,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine_trial import Result, objectives, prepare
+from benchmarks.engine_trial import objectives, prepare
+from gs_search.results.record import Rung, TrialRecord
 
 __all__ = ["NANS", "ORDERS", "STEPS", "key_of", "prepare", "read_marks", "stock_trial", "trial"]
 
@@ -62,7 +63,7 @@ def _values(point: Mapping[str, Any], step: int, place: int) -> dict[str, float]
 
 def trial(
     point: Mapping[str, Any], config: Any, folder: Any, *, number: int, seed: int, on_progress: Any
-) -> Generator[dict[str, Any], None, Result]:
+) -> Generator[Rung, None, TrialRecord]:
     """Sleep, with a rung after the first step."""
     orders = json.loads(os.environ[ORDERS])
     key = key_of(point, orders["names"])
@@ -72,9 +73,10 @@ def trial(
         values = _values(point, step, place)
         if step == 1:
             costs = {name: values[name] for name in ("gflops", "size_mb")}
-            yield {"step": 0, "psnr_to_teacher": 40 - values["fid"] / 10, **costs, "seconds": time.monotonic() - start}
+            seconds = time.monotonic() - start
+            yield Rung(step=0, psnr_to_teacher=40 - values["fid"] / 10, **costs, seconds=seconds)
     _mark(orders, "end", key)
-    return Result(
+    return TrialRecord.from_json(
         {
             "schema": 1, "study": config.study, "number": number, "state": "COMPLETE", "cause": None,
             "message": None, "point": dict(point), "key": config.space.key(point), "seed": seed,

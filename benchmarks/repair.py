@@ -192,16 +192,16 @@ def report(folder: Path, config: StudyConfig, rows: Sequence[Row]) -> None:
     failed = [f"{_name(row)}, {_share(row['target'])}: {row['failed']}" for row in rows if "failed" in row]
     told = environment(
         photos_for_PSNR_and_FID=len(ground.validation),
-        photos_for_the_reference=baselines["protocol"]["reference_pictures"],
+        photos_for_the_reference=baselines.protocol.to_json()["reference_pictures"],
         pixels=config.image_px,
         training_views=len(ground.lessons),
         repair_pictures=len(ground.targets.pictures),
         seeds=len({row["seed"] for row in rows}),
     )
     anchors = (
-        f"FID of the teacher {number(baselines['teacher']['fid'], 1)}, of the photos themselves "
-        f"{number(baselines['input']['fid'], 1)} ({number(baselines['input']['psnr_to_teacher'])} dB); "
-        f"standard deviation of a FID {number(baselines['noise']['fid_std'], 1)}."
+        f"FID of the teacher {number(baselines.teacher.fid, 1)}, of the photos themselves "
+        f"{number(baselines.input.fid, 1)} ({number(baselines.input.psnr_to_teacher)} dB); "
+        f"standard deviation of a FID {number(baselines.fid_std, 1)}."
     )
     _write_plot(folder, rows)
     _write_grid(folder, ground, rows)

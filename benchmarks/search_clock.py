@@ -20,6 +20,7 @@ from benchmarks.search_world import Outcome
 from gs_search.engine.scheduler import ParetoStopping, WarmProcesses
 from gs_search.engine.searcher import StudySearcher
 from gs_search.errors import GsSearchError
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.stopping import Rungs
 from gs_search.search.storage import quiet
@@ -46,18 +47,18 @@ class MemoryDatabase(StudyDatabase):
     """The study's database with its trials and results in memory."""
 
     def __init__(self, config: StudyConfig) -> None:
-        self.results: dict[int, dict[str, Any]] = {}
+        self.results: dict[int, TrialRecord] = {}
         with quiet():
             study = optuna.create_study(directions=["minimize"] * 3)
         super().__init__(study, RunFolder(Path(os.devnull)), config)
 
-    def write_result(self, record: Mapping[str, Any]) -> None:
+    def write_result(self, record: TrialRecord) -> None:
         """Keep it."""
-        self.results[int(record["number"])] = dict(record)
+        self.results[record.number] = record
 
-    def read_result(self, number: int) -> dict[str, Any] | None:
-        """What was kept; a copy."""
-        return dict(self.results[number]) if number in self.results else None
+    def read_result(self, number: int) -> TrialRecord | None:
+        """What was kept."""
+        return self.results.get(number)
 
 
 @dataclass(frozen=True)
@@ -162,15 +163,15 @@ def simulate(
         record = _record(trial, database.config.study)
         database.write_result(record)
         history.finished.append(Finished(clock, trial.number, trial.point, trial.outcome.objectives))
-        searcher.on_trial_complete(trial.trial_id, {"record": [record], "done": True})
+        searcher.on_trial_complete(trial.trial_id, {"record": [record.to_json()], "done": True})
         ask(clock)
     history.answered = sum("duplicate_of" in t.user_attrs for t in database.trials())
     return history
 
 
-def _record(trial: _Trial, study: str) -> dict[str, Any]:
-    """``result.json`` of a trial that went to its end, as far as the search reads it."""
-    return {
+def _record(trial: _Trial, study: str) -> TrialRecord:
+    """How a trial ended that went to its end, as far as the search reads it."""
+    content = {
         "schema": 1,
         "study": study,
         "number": trial.number,
@@ -185,3 +186,4 @@ def _record(trial: _Trial, study: str) -> dict[str, Any]:
         "seconds": trial.outcome.seconds,
         "rungs": [dict(rung) for rung in trial.outcome.rungs],
     }
+    return TrialRecord.from_json(content)

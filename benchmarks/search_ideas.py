@@ -5,8 +5,7 @@ Each follows from the records of a study alone, so that it would survive a kill,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import optuna
@@ -15,13 +14,12 @@ from optuna.trial import TrialState, create_trial
 
 from benchmarks.search_clock import MemoryDatabase
 from gs_search.results.pareto import hypervolume
+from gs_search.results.record import Rung
 from gs_search.search.samplers import make_sampler
 from gs_search.search.stopping import Rungs, Verdict
 from gs_search.search.storage import quiet
 
 __all__ = ["FidRungs", "Foretold", "ScreeningRungs", "ShadowDatabase"]
-
-Report = Mapping[str, Any]
 
 LEAST = 8
 """Finished trials from which on FID is foretold."""
@@ -51,11 +49,11 @@ class Foretold:
 def foretold(database: MemoryDatabase, step: int) -> Foretold | None:
     """The curve of a rung; None while too few trials are finished."""
     pairs = [
-        (report["psnr_to_teacher"], record["objectives"]["fid"])
+        (report.psnr_to_teacher, record.fid)
         for record in database.results.values()
-        if record["state"] == "COMPLETE" and "duplicate_of" not in record
-        for report in record["rungs"]
-        if report["step"] == step
+        if record.is_complete and record.duplicate_of is None
+        for report in record.rungs
+        if report.step == step
     ]
     return Foretold(pairs) if len(pairs) >= LEAST else None
 
@@ -75,12 +73,13 @@ class ShadowDatabase(MemoryDatabase):
         return optuna.samplers.PartialFixedSampler(point, rest)
 
     def _shadow(self, trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial | None:
-        record = self.results.get(trial.number, {})
-        if trial.state == TrialState.PRUNED and (rungs := record.get("rungs")):
-            curve = foretold(self, int(rungs[-1]["step"]))
+        record = self.results.get(trial.number)
+        if trial.state == TrialState.PRUNED and record is not None and record.rungs:
+            last = record.rungs[-1]
+            curve = foretold(self, last.step)
             if curve is None:
                 return trial
-            values = [curve(rungs[-1]["psnr_to_teacher"]), rungs[-1]["gflops"], rungs[-1]["size_mb"]]
+            values = [curve(last.psnr_to_teacher), last.gflops, last.size_mb]
             return create_trial(values=values, params=trial.params, distributions=trial.distributions)
         return None if trial.state == TrialState.WAITING else trial
 
@@ -96,18 +95,18 @@ class FidRungs(Rungs):
         super().__init__("pareto", 0.0)
         self.database, self.margin_fid = database, margin_fid
 
-    def judge(self, number: int, report: Report) -> Verdict | None:
-        step = int(report["step"])
+    def judge(self, number: int, report: Rung) -> Verdict | None:
+        step = report.step
         curve = foretold(self.database, step)
         others = dict(self._reports.get(step, {}))
         self.remember(number, [report])
         if curve is None:
             return None
-        fid = curve(report["psnr_to_teacher"])
+        fid = curve(report.psnr_to_teacher)
         for other, theirs in others.items():
-            better = fid - curve(theirs["psnr_to_teacher"]) > self.margin_fid
-            if better and all(theirs[name] <= report[name] for name in ("gflops", "size_mb")):
-                return Verdict(step, other, float(theirs["psnr_to_teacher"] - report["psnr_to_teacher"]))
+            better = fid - curve(theirs.psnr_to_teacher) > self.margin_fid
+            if better and all(getattr(theirs, name) <= getattr(report, name) for name in ("gflops", "size_mb")):
+                return Verdict(step, other, float(theirs.psnr_to_teacher - report.psnr_to_teacher))
         return None
 
 
@@ -125,12 +124,12 @@ class ScreeningRungs(Rungs):
         self.database, self.many, self.reference = database, many, reference
         self._looks: list[tuple[float, float, float]] = []
 
-    def judge(self, number: int, report: Report) -> Verdict | None:
+    def judge(self, number: int, report: Rung) -> Verdict | None:
         super().judge(number, report)
         curve = foretold(self.database, 0)
-        if report["step"] or curve is None:
+        if report.step or curve is None:
             return None
-        self._looks.append((report["psnr_to_teacher"], report["gflops"], report["size_mb"]))
+        self._looks.append((report.psnr_to_teacher, report.gflops, report.size_mb))
         complete = [t.values for t in self.database.trials() if t.state == TrialState.COMPLETE]
         whole = hypervolume(complete, self.reference)
         gains = [

@@ -133,7 +133,7 @@ def measure(folder: Path, space: Any, case: Case) -> dict[str, Any]:
     try:
         while True:
             told = next(trial)
-            rungs.append({**told, "seconds": time.process_time() - start})
+            rungs.append({**told.to_json(), "seconds": time.process_time() - start})
     except StopIteration as end:
         record = end.value.to_json()
     except TrialFailed as failure:

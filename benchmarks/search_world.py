@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search_process import Process
 from gs_search.results.pareto import OBJECTIVES, reference_point
+from gs_search.results.record import Baselines
 from gs_search.search.encoding import Coordinates
 from gs_search.search.study_database import derived_seed
 from gs_search.study.space import Parameter, SearchSpace
@@ -81,7 +82,7 @@ class Table:
             steps=steps,
             columns=tuple(columns),
             values=values,
-            reference=reference_point(baselines),
+            reference=reference_point(Baselines.from_json({"noise": {}, **baselines, "protocol": {"id": "table"}})),
         )
 
     def of_points(self) -> SearchSpace:

@@ -12,6 +12,7 @@ from typing import Any
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.results.repeats import place_of, seed_of
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json, write_text
 
 
 def work(argument: str, job: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def write_slowly(folder: Path) -> None:
 
     os.fsync = wait
     try:
-        RunFolder(folder).write_text(folder / "half", "text")
+        write_text(folder / "half", "text")
     finally:
         os.fsync = genuine
 
@@ -55,14 +56,14 @@ def write_slowly(folder: Path) -> None:
 def train(path: str, job: dict[str, Any]) -> dict[str, Any]:
     """Stands in for ``run_again``: the FID follows the seed; trial 0 fails for good, trial 1 for now."""
     folder, number, k = RunFolder(path), job["number"], job["k"]
-    first = folder.read_json(folder.trial(number) / "result.json")
+    first = read_json(folder.trial(number) / "result.json")
     with (folder.path / "calls").open("a") as calls:
         calls.write(f"{number}/{k} ")
     if number == 1:
         raise RuntimeError("the disk was full")
     if number == 0:
         record = {**first, "state": "FAIL", "cause": "nan", "message": "the loss is nan"}
-        folder.write_json(place_of(folder, number, k) / "result.json", record)
+        write_json(place_of(folder, number, k) / "result.json", record)
         return {"state": "FAIL", "cause": "nan", "message": "the loss is nan"}
     write_repeat(folder, number, k, first["objectives"]["fid"] + k)
     return {"state": "COMPLETE", "fid": first["objectives"]["fid"] + k, "first": first["objectives"]["fid"]}
@@ -70,10 +71,10 @@ def train(path: str, job: dict[str, Any]) -> dict[str, Any]:
 
 def write_repeat(folder: RunFolder, number: int, k: int, fid: float, **changes: Any) -> None:
     """A repetition as ``run_again`` leaves it."""
-    first = folder.read_json(folder.trial(number) / "result.json")
+    first = read_json(folder.trial(number) / "result.json")
     place = place_of(folder, number, k)
-    folder.write_json(
+    write_json(
         place / "result.json",
         {**first, "objectives": {**first["objectives"], "fid": fid}, "seed": seed_of(0, first["key"], k), **changes},
     )
-    folder.write_json(place / "subsets.json", {"schema": 1, "pictures": 50, "fid": [fid - 1, fid + 1, fid + 3]})
+    write_json(place / "subsets.json", {"schema": 1, "pictures": 50, "fid": [fid - 1, fid + 1, fid + 3]})

@@ -24,6 +24,7 @@ from benchmarks.search_report import SHARES, comparison, reached
 from benchmarks.search_table import study_config, write
 from benchmarks.search_world import END, Outcome, Table, World
 from gs_search.results.pareto import hypervolume
+from gs_search.results.record import Rung, TrialRecord
 from gs_search.search.stopping import Rungs
 from gs_search.study.config import StudyConfig
 from gs_search.study.space import Parameter, SearchSpace
@@ -35,7 +36,7 @@ SPACE = SearchSpace(
     ),
     constants={},
 )
-BASELINES = {"input": {"fid": 200.0}, "teacher": {"gflops": 1.0, "size_mb": 1.0}}
+BASELINES = {"input": {"fid": 200.0}, "teacher": {"fid": 50.0, "gflops": 1.0, "size_mb": 1.0}}
 
 # --- what is learned
 
@@ -191,7 +192,7 @@ def test_a_trial_that_is_stopped_takes_its_seconds_only() -> None:
     assert history.stopped == {0: 5}  # at 11, 12, 13, 14 and 15
     states = [trial.state.name for trial in database.trials()]
     assert states == ["COMPLETE", *["PRUNED"] * 5, "RUNNING"]
-    assert database.results[1]["cause"] == "dominated" and database.results[1]["seconds"] == 1.0
+    assert database.results[1].cause == "dominated" and database.results[1].seconds == 1.0
 
 
 def test_rungs_that_a_policy_does_not_have_are_passed_over() -> None:
@@ -302,31 +303,28 @@ def known(pairs: list[tuple[float, float, float]]) -> MemoryDatabase:
     database = MemoryDatabase(config())
     for psnr, fid, gflops in pairs:
         asked = database.ask()
-        report = {"step": 0, "psnr_to_teacher": psnr, "gflops": gflops, "size_mb": 0.5, "seconds": 1.0}
-        database.tell(
-            {
-                "number": asked.number, "state": "COMPLETE", "key": asked.key, "rungs": [report],
-                "objectives": {"fid": fid, "gflops": gflops, "size_mb": 0.5},
-            }
-        )  # fmt: skip
-        database.results[asked.number] = {"state": "COMPLETE", "rungs": [report], "objectives": {"fid": fid}}
+        report = Rung(step=0, psnr_to_teacher=psnr, gflops=gflops, size_mb=0.5, seconds=1.0)
+        values = {"fid": fid, "gflops": gflops, "size_mb": 0.5}
+        record = TrialRecord(number=asked.number, state="COMPLETE", key=asked.key, rungs=(report,), objectives=values)
+        database.tell(record)
+        database.results[asked.number] = record
     return database
 
 
 def test_decibels_that_fid_does_not_see_save_nobody() -> None:
     flat = [(20.0 + k, 100.0, 0.5) for k in range(4)] + [(10.0 + k, 200.0, 0.5) for k in range(4)]
     rungs = FidRungs(known(flat), margin_fid=5.0)
-    cheap = {"step": 0, "psnr_to_teacher": 20.0, "gflops": 0.3, "size_mb": 0.3, "seconds": 1.0}
+    cheap = Rung(step=0, psnr_to_teacher=20.0, gflops=0.3, size_mb=0.3, seconds=1.0)
     assert rungs.judge(100, cheap) is None
-    assert rungs.judge(101, {**cheap, "psnr_to_teacher": 23.0, "gflops": 0.6}) is None  # no worse, by FID
-    verdict = rungs.judge(102, {**cheap, "psnr_to_teacher": 12.0, "gflops": 0.6})
+    assert rungs.judge(101, cheap.but(psnr_to_teacher=23.0, gflops=0.6)) is None  # no worse, by FID
+    verdict = rungs.judge(102, cheap.but(psnr_to_teacher=12.0, gflops=0.6))
     assert verdict is not None and verdict.by == 100
 
 
 def test_screening_trains_those_that_gain_most() -> None:
     rungs = ScreeningRungs(known([(20.0 + k, 200.0 - 10 * k, 0.9) for k in range(8)]), 2, (300.0, 1.0, 1.0))
-    report = {"step": 0, "psnr_to_teacher": 24.0, "size_mb": 0.5, "seconds": 1.0}
-    left = [rungs.judge(100 + k, {**report, "gflops": g}) is not None for k, g in enumerate((0.5, 0.6, 0.8, 0.7, 0.2))]
+    report = Rung(step=0, psnr_to_teacher=24.0, gflops=0.5, size_mb=0.5, seconds=1.0)
+    left = [rungs.judge(100 + k, report.but(gflops=g)) is not None for k, g in enumerate((0.5, 0.6, 0.8, 0.7, 0.2))]
     assert left == [False, True, True, True, False]
 
 

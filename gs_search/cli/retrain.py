@@ -12,6 +12,7 @@ from gs_search.errors import BadInput
 
 if TYPE_CHECKING:
     from gs_search.remote import Place
+    from gs_search.results.record import FullRecord, TrialRecord
     from gs_search.results.run_folder import RunFolder
     from gs_search.terminal.retrain import Display
 
@@ -65,41 +66,41 @@ def retrain(
     else:
         trials = [chosen(found, wanted, saved=saved)]
         recorded = picked(found) if wanted == Wish() and not saved else None
-        if recorded not in (None, trials[0]["number"]):
+        if recorded not in (None, trials[0].number):
             click.echo(f"note: trial {recorded} is recorded as the pick; --saved trains that one", err=True)
     with Display() as display:
         records = [_one(found, trial, asked, display, force) for trial in trials]
     _print(options, found, records)
 
 
-def _one(folder: RunFolder, trial: dict[str, Any], asked: Any, display: Display, force: bool) -> dict[str, Any]:
+def _one(folder: RunFolder, trial: TrialRecord, asked: Any, display: Display, force: bool) -> FullRecord:
     from gs_search.retrain.retrain import Interrupted
     from gs_search.retrain.retrain import retrain as train
     from gs_search.system.signals import interruption
 
-    display.note(f"trial {trial['number']}; results in {folder.retrained(trial['number'])}")
+    display.note(f"trial {trial.number}; results in {folder.retrained(trial.number)}")
     with interruption(display.note, "stopping after this step") as stop:
         try:
             return train(folder, trial, asked, stop=stop, note=display.note, on_progress=display.progress, force=force)
         except Interrupted as stopped:
             display.close()
-            again = f"gs-search retrain {folder} --trial {trial['number']}"
+            again = f"gs-search retrain {folder} --trial {trial.number}"
             click.echo(f"{stopped}; go on with: {again}", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
         finally:
             display.close()
 
 
-def _print(options: Options, folder: RunFolder, records: list[dict[str, Any]]) -> None:
+def _print(options: Options, folder: RunFolder, records: list[FullRecord]) -> None:
     from gs_search.retrain.summary import write_summary
     from gs_search.terminal.retrain import retrain_table, summary_lines
 
-    summary = write_summary(folder, records[-1]["schedule"])
+    summary = write_summary(folder, records[-1].schedule)
     assert summary is not None
     if options.as_json:
-        print_json({"retrained": records, "summary": summary, "folder": str(folder)})
+        print_json({"retrained": [record.to_json() for record in records], "summary": summary, "folder": str(folder)})
         return
-    baselines = folder.read_json(folder.baselines)
+    baselines = folder.measured()
     for record in records:
         print_rich(retrain_table(record, baselines))
     if len(summary["points"]) > 1:

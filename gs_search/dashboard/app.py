@@ -140,7 +140,7 @@ class _Filling:
             self._fill_trial(trial, notes.get(trial["trial_id"], Note()))
 
     def _fill_trial(self, trial: dict[str, Any], own: Note) -> None:
-        page = self._page.trial(trial["number"], trial["state"].upper(), _known(trial))
+        page = self._page.trial(trial["number"], trial["state"].upper(), *_ending(trial))
         trial["note"] = _note(own, page.note)
         if page.violated and not trial[CONSTRAINTS]:
             trial[CONSTRAINTS] = [max(page.violated.values())]
@@ -151,10 +151,10 @@ def _note(own: Note, written: str) -> dict[str, Any]:
     return {"version": own.version, "body": merged(own.body, written)}
 
 
-def _known(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """What the database knows of a trial, in the words of ``result.json``."""
+def _ending(trial: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Cause and message of a trial's ending, as far as the database knows them."""
     told = {entry["key"]: entry["value"] for entry in trial["user_attrs"]}
-    return {name: told[name] for name in ("cause", "message") if name in told}
+    return told.get("cause"), told.get("message")
 
 
 def _list_feasible_front() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gs_search.results.front import front_notes
+from gs_search.results.record import Baselines, FullRecord, LayerRow, TrialRecord
 from gs_search.study.settings import GROUPS
 
 __all__ = ["is_untouched", "merged", "study_note", "trial_note"]
@@ -49,32 +50,34 @@ def is_untouched(note: str) -> bool:
 def trial_note(
     number: int,
     state: str,
-    record: Mapping[str, Any],
+    record: TrialRecord | None,
     *,
     folder: str,
-    baselines: Mapping[str, Any] | None,
+    cause: str | None,
+    message: str | None,
+    baselines: Baselines | None,
     violated: Mapping[str, float],
     progress: Mapping[str, Any] | None = None,
-    full: Mapping[str, Any] | None = None,
+    full: FullRecord | None = None,
 ) -> str:
     """Tell of one trial.
 
     Args:
         state: Optuna's word for it.
-        record: its ``result.json``, or what the database knows of it; may be empty.
+        record: how it ended; None where it has not, or its result cannot be read.
+        cause, message: of its ending.
         folder: the run folder as it is to stand in commands.
         violated: share by which each limit of the study is exceeded; negative below it.
         progress: how far a running trial is.
-        full: ``result.json`` of its full training, if that is finished.
+        full: its full training, if that is finished.
     """
-    duplicate, earlier = record.get("duplicate_of"), record.get("warm_start")
-    lines = [f"**{STATES.get(state, state)}**" + (f" ({record['cause']})" if record.get("cause") else "") + "."]
-    if duplicate is not None:
-        lines[0] += f" The same point as trial {duplicate}, whose figures these are."
-    if earlier:
-        lines[0] += f" Taken over from an earlier study: {_code(earlier)}."
-    if record.get("message"):
-        lines.append(_code(record["message"]))
+    lines = [f"**{STATES.get(state, state)}**" + (f" ({cause})" if cause else "") + "."]
+    if record is not None and record.duplicate_of is not None:
+        lines[0] += f" The same point as trial {record.duplicate_of}, whose figures these are."
+    if record is not None and record.warm_start:
+        lines[0] += f" Taken over from an earlier study: {_code(record.warm_start)}."
+    if message:
+        lines.append(_code(message))
     missed = [f"{_code(name)} by {share:.1%}" for name, share in violated.items() if share > 0]
     if missed:
         lines.append(f"**Infeasible**: misses {', '.join(missed)}.")
@@ -82,30 +85,29 @@ def trial_note(
         closeness = progress.get("psnr_to_teacher")
         near = f", {closeness:.1f} dB to the teacher" if isinstance(closeness, (int, float)) else ""
         lines.append(f"Step {progress.get('step', 0)} of {progress['steps']}{near}.")
-    if record.get("objectives"):
+    if record is not None and record.is_complete:
         lines.append(_against_teacher(record, baselines))
     if full is not None:
         lines.append(_in_full(full))
-    if record.get("layers"):
-        lines.append(_groups(record["layers"]))
-    for rung in (record.get("rungs") or ())[-1:] if state == "PRUNED" else ():
+    if record is not None and record.layers:
+        lines.append(_groups(record.layers))
+    if record is not None and record.rungs and state == "PRUNED":
+        rung = record.rungs[-1]
         lines.append(
-            f"At step {rung['step']}: {rung['psnr_to_teacher']:.1f} dB to the teacher, {rung['gflops']:.4g} GFLOPs, "
-            f"{rung['size_mb']:.3g} MB."
+            f"At step {rung.step}: {rung.psnr_to_teacher:.1f} dB to the teacher, {rung.gflops:.4g} GFLOPs, "
+            f"{rung.size_mb:.3g} MB."
         )
-    lines += _facts(record)
+    if record is not None:
+        lines += _facts(record)
     if state == "COMPLETE":
         lines.append(f"```\ngs-search retrain {shlex.quote(folder)} --trial {number}\n```")
     return "\n\n".join(lines)
 
 
-def _against_teacher(record: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> str:
+def _against_teacher(record: TrialRecord, baselines: Baselines | None) -> str:
     """Table of the figures of a student beside those of its teacher."""
-    student = record["objectives"]
-    teacher = (baselines or {}).get("teacher") or {}
-    noise = ((baselines or {}).get("noise") or {}).get("fid_std")
-    scatter = f", noise ± {noise:.2g}" if noise else ""
-    untouched = (baselines or {}).get("input") or {}
+    student, teacher = record.values, {} if baselines is None else baselines.teacher.to_json()
+    scatter = f", noise ± {baselines.fid_std:.2g}" if baselines is not None and baselines.fid_std else ""
 
     def row(name: str, value: Any, other: Any, form: str, words: str = "") -> list[str]:
         return [name, _figure(value, form), _figure(other, form), words]
@@ -114,60 +116,59 @@ def _against_teacher(record: Mapping[str, Any], baselines: Mapping[str, Any] | N
         return f"{student[name] / teacher[name]:.1%} of it" if teacher.get(name) else ""
 
     above = f"{student['fid'] - teacher['fid']:+.1f}{scatter}" if "fid" in teacher else ""
-    as_input = untouched.get("psnr_to_teacher")
+    as_input = None if baselines is None else baselines.input.psnr_to_teacher
     rows = [
         row("FID", student["fid"], teacher.get("fid"), ".1f", above),
         row("GFLOPs a picture", student["gflops"], teacher.get("gflops"), ".4g", share("gflops")),
         row("size, MB", student["size_mb"], teacher.get("size_mb"), ".4g", share("size_mb")),
     ]
-    if record.get("kid") is not None:
-        rows.append(row("KID", record["kid"], teacher.get("kid"), ".4f"))
-    if record.get("psnr_to_teacher") is not None:
+    if record.kid is not None:
+        rows.append(row("KID", record.kid, teacher.get("kid"), ".4f"))
+    if record.psnr_to_teacher is not None:
         words = "" if as_input is None else f"the input as it is: {as_input:.1f}"
-        rows.append(row("PSNR to the teacher, dB", record["psnr_to_teacher"], None, ".1f", words))
-    if record.get("latency_ms") is not None:
-        rows.append(row("ms a picture", record["latency_ms"], teacher.get("latency_ms"), ".1f"))
+        rows.append(row("PSNR to the teacher, dB", record.psnr_to_teacher, None, ".1f", words))
+    if record.latency_ms is not None:
+        rows.append(row("ms a picture", record.latency_ms, None, ".1f"))
     return _table(["", "student", "teacher", ""], rows)
 
 
-def _in_full(full: Mapping[str, Any]) -> str:
+def _in_full(full: FullRecord) -> str:
     """A sentence about its full training."""
-    test, short = full["test"], full["short"]["objectives"]["fid"]
-    own, steps = full["objectives"]["fid"], full["schedule"]["steps"]
-    told = f"**Trained in full**, {steps} steps: FID {own:.1f}, {short:.1f} as a trial"
-    if test is not None:
-        told += f"; on the test pictures {test['fid']:.1f}"
-        if test.get("short"):
-            told += f", {test['short']['fid']:.1f} as a trial"
+    short = full.short.objectives["fid"]
+    told = f"**Trained in full**, {full.schedule['steps']} steps: FID {full.fid:.1f}, {short:.1f} as a trial"
+    if full.test is not None:
+        told += f"; on the test pictures {full.test.fid:.1f}"
+        if full.test.short is not None:
+            told += f", {full.test.short.fid:.1f} as a trial"
     return f"{told}."
 
 
-def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
+def _groups(layers: Sequence[LayerRow]) -> str:
     """Table of widths and bits of each group of layers."""
     rows = []
-    for group in (*GROUPS, *sorted({layer["group"] for layer in layers} - set(GROUPS))):
-        inside = [layer for layer in layers if layer["group"] == group]
+    for group in (*GROUPS, *sorted({layer.group for layer in layers} - set(GROUPS))):
+        inside = [layer for layer in layers if layer.group == group]
         if inside:
-            kept, full = (sum(layer[name] for layer in inside) for name in ("width", "full_width"))
-            bits = [_several(layer[name] for layer in inside) for name in ("weight_bits", "activation_bits")]
+            kept, full = (sum(getattr(layer, name) for layer in inside) for name in ("width", "full_width"))
+            bits = [_several(getattr(layer, name) for layer in inside) for name in ("weight_bits", "activation_bits")]
             rows.append([group, f"{kept} of {full}", f"{kept / full:.0%}" if full else "", *bits])
     return _table(["layers", "channels", "", "weight bits", "activation bits"], rows)
 
 
-def _facts(record: Mapping[str, Any]) -> list[str]:
+def _facts(record: TrialRecord) -> list[str]:
     """Parity and cost, one paragraph each."""
     found = []
-    if parity := record.get("parity"):
+    if parity := record.parity:
         found.append(
-            f"Masked and extracted network differ by {parity['max_abs_difference']:.1e} in {parity['pictures']} "
-            f"pictures, in {parity['code_mismatches']} quantizer codes."
+            f"Masked and extracted network differ by {parity.max_abs_difference:.1e} in {parity.pictures} "
+            f"pictures, in {parity.code_mismatches} quantizer codes."
         )
     cost = []
     for name, form in (("seconds", "{:.0f} s"), ("steps", "{} steps"), ("peak_memory_mb", "{:.0f} MB of memory")):
-        if record.get(name) is not None:
-            cost.append(form.format(record[name]))
-    if record.get("params") is not None:
-        cost.append(f"{record['params']:,} parameters".replace(",", " "))
+        if (value := getattr(record, name)) is not None:
+            cost.append(form.format(value))
+    if record.params is not None:
+        cost.append(f"{record.params:,} parameters".replace(",", " "))
     return [*found, *([f"Cost: {', '.join(cost)}."] if cost else [])]
 
 

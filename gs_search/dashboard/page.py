@@ -10,13 +10,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gs_search.dashboard.figures import study_figures
 from gs_search.dashboard.notes import study_note, trial_note
@@ -25,12 +25,15 @@ from gs_search.report.content import gather
 from gs_search.report.trials import KINDS
 from gs_search.results.front import front_document
 from gs_search.results.pick import PICK_FILE, read_pick
-from gs_search.results.run_folder import RunFolder
+from gs_search.results.record import Baselines, FullRecord, TrialRecord, read_baselines, read_trial
+from gs_search.results.run_folder import RESULT, RunFolder
 from gs_search.retrain.summary import summarize
 from gs_search.study.config import StudyConfig
 from gs_search.study.constraints import resolve, violations
 
 __all__ = ["Page", "RunPage", "TrialPage"]
+
+T = TypeVar("T")
 
 WAIT_S = 1.0
 """How long a browser waits for the study's note and figures; if they take longer, it gets those of before."""
@@ -68,21 +71,22 @@ class _Kept(RunFolder):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._json: dict[Path, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._kept: dict[Path, tuple[tuple[int, ...], Any]] = {}
         self._config: tuple[tuple[int, ...], StudyConfig] | None = None
 
-    def read_json(self, path: Path) -> dict[str, Any]:
+    def read(self, path: Path, reader: Callable[[Path], T]) -> T:
         """As of any run folder."""
         state = _state(path)
-        kept = self._json.get(path)
+        kept = self._kept.get(path)
         if kept is None or kept[0] != state or not state:
-            kept = self._json[path] = state, super().read_json(path)
-        return kept[1]
+            kept = self._kept[path] = state, super().read(path, reader)
+        found: T = kept[1]
+        return found
 
-    def look(self, path: Path) -> dict[str, Any] | None:
-        """As ``read_json``; None where there is no such file."""
+    def look(self, path: Path, reader: Callable[[Path], T]) -> T | None:
+        """As ``read``; None where there is no such file."""
         try:
-            return self.read_json(path)
+            return self.read(path, reader)
         except GsSearchError:
             if path.is_file():
                 raise
@@ -115,29 +119,28 @@ class RunPage:
         self._rest_until = 0.0
         self._seen: object = None
         self._page = Page(note="The front is being drawn.")
-        self._trials: dict[int, tuple[Mapping[str, Any], str, tuple[int, int], TrialPage]] = {}
+        self._trials: dict[int, tuple[TrialRecord, str, tuple[int, int], TrialPage]] = {}
 
     # --- trials
 
-    def trial(self, number: int, state: str, known: Mapping[str, Any]) -> TrialPage:
+    def trial(self, number: int, state: str, cause: str | None = None, message: str | None = None) -> TrialPage:
         """What is shown of one trial.
 
         Args:
             state: Optuna's word for it.
-            known: what the database says of it, for a trial without a ``result.json``.
+            cause, message: what the database says of its ending, for a trial without a ``result.json``.
         """
         folder = self._folder
         try:
-            record = folder.look(folder.trial(number) / "result.json") if state != "RUNNING" else None
-            baselines = folder.look(folder.baselines)
-            retrained = folder.retrained(number) / "result.json"
-            full = folder.look(retrained) if retrained.is_file() else None
+            record = folder.look(folder.trial(number) / RESULT, read_trial) if state != "RUNNING" else None
+            baselines = folder.look(folder.baselines, read_baselines)
+            full = folder.full_result(number)
         except GsSearchError as error:
-            record, baselines, full = {**known, "message": str(error)}, None, None
+            record, baselines, full, message = None, None, None, str(error)
         kept, others = self._trials.get(number), (id(baselines), id(full))
         if kept is not None and record is not None and kept[0] is record and kept[1:3] == (state, others):
             return kept[3]
-        page = self._trial(number, state, record or known, baselines, full)
+        page = self._trial(number, state, record, baselines, full, cause, message)
         if record is not None:
             self._trials[number] = record, state, others, page
         return page
@@ -146,17 +149,21 @@ class RunPage:
         self,
         number: int,
         state: str,
-        record: Mapping[str, Any],
-        baselines: Mapping[str, Any] | None,
-        full: Mapping[str, Any] | None,
+        record: TrialRecord | None,
+        baselines: Baselines | None,
+        full: FullRecord | None,
+        cause: str | None,
+        message: str | None,
     ) -> TrialPage:
         try:
-            violated = self._violated(record, baselines)
+            violated = {} if record is None else self._violated(record, baselines)
             note = trial_note(
                 number,
                 state,
                 record,
                 folder=str(self._folder.path),
+                cause=cause if record is None else record.cause,
+                message=message if record is None else record.message,
                 baselines=baselines,
                 violated=violated,
                 progress=self._progress(number) if state == "RUNNING" else None,
@@ -166,10 +173,11 @@ class RunPage:
             return TrialPage(note=f"Its result.json lacks {error}; was another version at work?", violated={})
         return TrialPage(note=note, violated=violated)
 
-    def _violated(self, record: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> dict[str, float]:
-        if record.get("state") != "COMPLETE" or not record.get("objectives"):
-            return dict(record.get("constraints") or {})
-        return violations(record["objectives"], resolve(self._folder.config().constraints.model_dump(), baselines))
+    def _violated(self, record: TrialRecord, baselines: Baselines | None) -> dict[str, float]:
+        if not record.is_complete:
+            return dict(record.constraints or {})
+        teacher_fid = None if baselines is None else baselines.teacher.fid
+        return violations(record.values, resolve(self._folder.config().constraints.model_dump(), teacher_fid))
 
     def _progress(self, number: int) -> dict[str, Any] | None:
         try:

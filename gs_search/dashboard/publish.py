@@ -79,8 +79,10 @@ def publish(study: optuna.Study, folder: RunFolder) -> Published:
     there = study._storage.get_study_system_attrs(study._study_id)
     written: dict[int | None, str] = {None: shown.note}
     for trial in _noted(study, trials):
-        known: dict[str, Any] = {n: trial.user_attrs[n] for n in ("cause", "message") if n in trial.user_attrs}
-        written[trial._trial_id] = page.trial(trial.number, trial.state.name, known).note
+        told = trial.user_attrs
+        written[trial._trial_id] = page.trial(
+            trial.number, trial.state.name, told.get("cause"), told.get("message")
+        ).note
     wanted: dict[str, Any] = {METRIC_NAMES_KEY: METRIC_NAMES}
     notes = read_notes(there)
     for trial_id, text in written.items():

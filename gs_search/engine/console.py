@@ -7,7 +7,6 @@ log file reads well. Standard output stays free for ``--json``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from gs_search.system.text import duration
 
 if TYPE_CHECKING:
     from gs_search.monitor.estimate import Standing
+    from gs_search.results.record import TrialRecord
 
 __all__ = ["Progress"]
 
@@ -66,27 +66,23 @@ class Progress:
             self._bar.start()
             self._task = self._bar.add_task("trials", total=total, completed=done, left="")
 
-    def trial(self, record: Mapping[str, Any], standing: Standing) -> None:
-        """Write the line of a finished trial.
-
-        Args:
-            record: its ``result.json``.
-        """
+    def trial(self, record: TrialRecord, standing: Standing) -> None:
+        """Write the line of a finished trial."""
         width = len(str(standing.total))
-        line = Text(f"[{standing.done:>{width}}/{standing.total}] trial {record['number']:<{width}} ")
-        if record["state"] == "FAIL":
-            line.append(f" FAIL {record['cause']}: {record['message']}", style="red")
+        line = Text(f"[{standing.done:>{width}}/{standing.total}] trial {record.number:<{width}} ")
+        if record.state == "FAIL":
+            line.append(f" FAIL {record.cause}: {record.message}", style="red")
         else:
             line.append(_objectives(record))
-            if record["number"] in standing.front:
+            if record.number in standing.front:
                 line.append("  front", style="bold green")
-            if record["number"] in standing.infeasible:
+            if record.number in standing.infeasible:
                 line.append("  misses a constraint", style="yellow")
-            if record["state"] == "PRUNED":
-                ending = "never started" if record.get("cause") == "infeasible" else "stopped"
-                line.append(f" {ending}: {record['message']}", style="yellow")
-            if record.get("duplicate_of") is not None:
-                line.append(f"  same point as trial {record['duplicate_of']}", style="yellow")
+            if record.state == "PRUNED":
+                ending = "never started" if record.cause == "infeasible" else "stopped"
+                line.append(f" {ending}: {record.message}", style="yellow")
+            if record.duplicate_of is not None:
+                line.append(f"  same point as trial {record.duplicate_of}", style="yellow")
         if standing.hypervolume is not None:
             line.append(f"  hypervolume {standing.hypervolume:.4f}", style="dim")
         left = "" if standing.seconds_left is None else f"{duration(standing.seconds_left)} left"
@@ -125,8 +121,8 @@ class _Patient:
             self._stream.flush()
 
 
-def _objectives(record: Mapping[str, Any]) -> str:
-    values = record.get("objectives") or {}
-    if not values:
+def _objectives(record: TrialRecord) -> str:
+    if not record.objectives:
         return ""
+    values = record.objectives
     return f" fid {values['fid']:7.2f}  gflops {values['gflops']:8.4f}  MB {values['size_mb']:7.3f}"

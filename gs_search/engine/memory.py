@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gs_search.engine.ray.local import Plan
 from gs_search.engine.ray.nodes import able, fits
 from gs_search.errors import BadInput
+from gs_search.results.record import Baselines
 from gs_search.system.machine import Memory, memory, shared_memory_mb
 
 if TYPE_CHECKING:
@@ -32,16 +33,14 @@ LEAST_MB = 900.0
 REMEDY = "free memory, or raise the container's limit; a smaller batch_size or image_px takes less"
 
 
-def planned(
-    plan: Plan, prepared: Mapping[str, Any], nodes: ResourcesConfig | None, note: Callable[[str], None]
-) -> Plan:
+def planned(plan: Plan, prepared: Baselines, nodes: ResourcesConfig | None, note: Callable[[str], None]) -> Plan:
     """The plan, as the memory of GPUs and of machines allows.
 
     Args:
-        prepared: ``baselines.json``.
+        prepared: what the preparation has measured.
         nodes: of the study, where trials run on a cluster; None on this machine.
     """
-    plan, needed = plan.packed(prepared.get("gpu_memory")), prepared.get("memory")
+    plan, needed = plan.packed(prepared.gpu_memory), prepared.memory
     if nodes is None:
         plan, line = fitted(plan, needed, memory())
     else:
@@ -55,7 +54,7 @@ def fitted(plan: Plan, needed: Mapping[str, float] | None, free: Memory | None) 
     """The plan with as many workers as there is room for, at most those that it has.
 
     Args:
-        needed: ``memory`` of baselines.json, of which ``trial_mb`` is read; None in folders of earlier versions.
+        needed: ``memory`` of the baselines, of which ``trial_mb`` is read; None in folders of earlier versions.
         free: what this process may use, before any trial has begun; None where the system does not tell.
 
     Returns:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from gs_search.engine.memory import fitted
 from gs_search.engine.ray.local import plan_workers, worker_environment
 from gs_search.errors import TrialFailed
-from gs_search.results.repeats import place_of, repeat_is_there, seed_of
-from gs_search.results.run_folder import RunFolder
+from gs_search.results.record import SCHEMA, Baselines, TrialRecord, read_trial, write_record
+from gs_search.results.repeats import SUBSETS_FILE, place_of, repeat_is_there, seed_of
+from gs_search.results.run_folder import RESULT, RunFolder
+from gs_search.system.files import write_json
 from gs_search.system.machine import memory
 from gs_search.system.process_pool import answers
 from gs_search.system.text import duration
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from gs_search.study.config import StudyConfig
 
 __all__ = ["reevaluate", "run_again"]
-
-SCHEMA = 1
 
 SUBSETS = 20
 """Random halves of the validation pictures on which a student is measured."""
@@ -63,7 +63,7 @@ def reevaluate(
         before = len(numbers) * seeds - len(jobs)
         if not jobs:
             return {"run": 0, "before": before, "failed": 0}
-        prepared = folder.read_json(folder.baselines)
+        prepared = folder.measured()
         environments = _environments(config, config.workers if workers is None else workers, prepared, note)
         environments = environments[: len(jobs)]
         there = f"; {before} are there" if before else ""
@@ -85,7 +85,7 @@ def reevaluate(
 
 def _missing(folder: RunFolder, numbers: Sequence[int], seeds: int) -> list[dict[str, int]]:
     """One seed of all trials before the next seed of any: what is stopped early is then worth the same for all."""
-    results = {number: folder.read_json(folder.trial(number) / "result.json") for number in numbers}
+    results = {number: folder.result(number) for number in numbers}
     return [
         {"number": number, "k": k}
         for k in range(1, seeds + 1)
@@ -103,12 +103,12 @@ def _told(answer: Mapping[str, Any] | None, problem: str) -> str:
 
 
 def _environments(
-    config: StudyConfig, workers: int | str, prepared: Mapping[str, Any], note: Callable[[str], None]
+    config: StudyConfig, workers: int | str, prepared: Baselines, note: Callable[[str], None]
 ) -> list[dict[str, str]]:
     """One environment for each process that memory has room for; where there are GPUs, these take turns.
 
     Args:
-        prepared: ``baselines.json``.
+        prepared: what the preparation has measured.
     """
     gpus: list[str] = []
     if config.device != "cpu":
@@ -117,8 +117,8 @@ def _environments(
         if torch.cuda.is_available():
             named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             gpus = named or [str(index) for index in range(torch.cuda.device_count())]
-    plan = plan_workers(workers, config.device, len(gpus)).packed(prepared.get("gpu_memory"))
-    plan, line = fitted(plan, prepared.get("memory"), memory())
+    plan = plan_workers(workers, config.device, len(gpus)).packed(prepared.gpu_memory)
+    plan, line = fitted(plan, prepared.memory, memory())
     if line is not None:
         note(line)
     with worker_environment(plan.device if gpus else "cpu"):
@@ -128,17 +128,6 @@ def _environments(
 
 
 # --- what a worker does
-
-
-class _Apart(RunFolder):
-    """The run folder as a repetition sees it: its own files lie in ``again/``."""
-
-    def __init__(self, path: Path, place: Path) -> None:
-        super().__init__(path)
-        self._place = place
-
-    def trial(self, number: int) -> Path:
-        return self._place
 
 
 def run_again(path: str, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,45 +141,49 @@ def run_again(path: str, job: Mapping[str, Any]) -> dict[str, Any]:
         ``state``, ``fid`` and ``first`` (the search's own), or ``cause`` and ``message``.
     """
     folder, number, k = RunFolder(path), int(job["number"]), int(job["k"])
-    config = folder.config()
-    first = folder.read_json(folder.trial(number) / "result.json")
-    apart = _Apart(folder.path, place_of(folder, number, k))
-    record = _trained(apart, number, first) or _train(apart, config, number, first, k)
-    if record["state"] == "COMPLETE" and not (apart.trial(number) / "subsets.json").is_file():
-        fids, pictures = _subset_fids(apart, config, number)
-        content = {"schema": SCHEMA, "pictures": pictures, "fid": fids}
-        folder.write_json(apart.trial(number) / "subsets.json", content)
-    fid = (record.get("objectives") or {}).get("fid")
-    told = {name: record.get(name) for name in ("state", "cause", "message")}
-    return {**told, "fid": fid, "first": first["objectives"]["fid"]}
+    config, first, place = folder.config(), folder.result(number), place_of(folder, number, k)
+    record = _trained(place, first) or _train(folder, config, place, first, k)
+    if record.is_complete and not (place / SUBSETS_FILE).is_file():
+        fids, pictures = _subset_fids(folder, config, place)
+        write_json(place / SUBSETS_FILE, {"schema": SCHEMA, "pictures": pictures, "fid": fids})
+    told = {name: getattr(record, name) for name in ("state", "cause", "message")}
+    return {**told, "fid": record.fid if record.is_complete else None, "first": first.fid}
 
 
-def _trained(apart: RunFolder, number: int, first: Mapping[str, Any]) -> dict[str, Any] | None:
+def _trained(place: Path, first: TrialRecord) -> TrialRecord | None:
     """The result of a training that only lacks its subsets."""
-    path = apart.trial(number) / "result.json"
-    if not path.is_file():
+    if not (place / RESULT).is_file():
         return None
-    record = apart.read_json(path)
-    same = all(record.get(name) == first.get(name) for name in ("key", "protocol"))
-    return record if same and record.get("state") == "COMPLETE" else None
+    record = read_trial(place / RESULT)
+    same = record.key == first.key and record.protocol == first.protocol
+    return record if same and record.is_complete else None
 
 
-def _train(apart: RunFolder, config: StudyConfig, number: int, first: Mapping[str, Any], k: int) -> dict[str, Any]:
+def _train(folder: RunFolder, config: StudyConfig, place: Path, first: TrialRecord, k: int) -> TrialRecord:
     from gs_search.trial.run import run_trial
 
-    for name in ("result.json", "subsets.json"):
-        (apart.trial(number) / name).unlink(missing_ok=True)
-    seed = seed_of(config.seed, first["key"], k)
+    for name in (RESULT, SUBSETS_FILE):
+        (place / name).unlink(missing_ok=True)
+    seed = seed_of(config.seed, first.key, k)
     try:
-        return run_trial(first["point"], config, apart, number=number, seed=seed).record
+        return run_trial(first.point, config, folder, number=first.number, seed=seed, place=place)
     except TrialFailed as failure:
-        record = {name: first[name] for name in ("study", "number", "point", "key")}
-        record |= {"schema": SCHEMA, "state": "FAIL", "seed": seed, "cause": failure.cause, "message": str(failure)}
-        apart.write_json(apart.trial(number) / "result.json", record)
+        record = TrialRecord(
+            schema_=SCHEMA,
+            study=first.study,
+            number=first.number,
+            state="FAIL",
+            cause=failure.cause,
+            message=str(failure),
+            point=first.point,
+            key=first.key,
+            seed=seed,
+        )
+        write_record(place / RESULT, record)
         return record
 
 
-def _subset_fids(apart: RunFolder, config: StudyConfig, number: int) -> tuple[list[float], int]:
+def _subset_fids(folder: RunFolder, config: StudyConfig, place: Path) -> tuple[list[float], int]:
     """FID on random halves of the validation pictures, the same halves for every student; and how many those are of."""
     import numpy as np
 
@@ -199,8 +192,8 @@ def _subset_fids(apart: RunFolder, config: StudyConfig, number: int) -> tuple[li
     from gs_search.measure.fid import frechet_distance
     from gs_search.trial.assets import Groundwork, paint
 
-    ground = Groundwork.of(apart, config)
-    student = ground.load_student(apart.trial(number) / "student.safetensors").to(ground.device)
+    ground = Groundwork.of(folder, config)
+    student = ground.load_student(place / "student.safetensors").to(ground.device)
     features = inception_features(to_uint8(paint(student, ground.validation)), model=ground.inception)
     half = max(len(features) // 2, 2)
     dice = np.random.default_rng((config.seed, SUBSETS))

@@ -26,7 +26,8 @@ from gs_search.engine.ray.local import casualty, local_ray, obituary, scratch_fo
 from gs_search.engine.ray.watchdog import last_words
 from gs_search.engine.store_sync import StoreKeeper
 from gs_search.errors import BadInput, GsSearchError, one_line
-from gs_search.monitor.estimate import Baselines, standing
+from gs_search.monitor.estimate import reference_of, standing
+from gs_search.results.pareto import reference_point
 from gs_search.search.backup import RollingCopy
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.search.warm_start import warm_start
@@ -36,6 +37,7 @@ from gs_search.system.signals import interruption
 if TYPE_CHECKING:
     import optuna
 
+    from gs_search.results.record import TrialRecord
     from gs_search.results.run_folder import RunFolder
     from gs_search.study.config import StudyConfig
 
@@ -297,13 +299,13 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     if run.earlier is not None:
         _take_over(run.database, run.earlier, run.progress, run.keeper)
     run.database.enqueue_start_points()  # but for those that came from an earlier study
-    prepared = run.folder.read_json(run.folder.baselines)
-    if precision := prepared.get("precision"):
-        run.folder.decided({"precision": precision["precision"]})
+    prepared = run.folder.measured()
+    if prepared.precision is not None:
+        run.folder.decided({"precision": prepared.precision["precision"]})
     plan = planned(cluster.plan, prepared, run.config.resources if cluster.told else None, run.progress.note)
-    baselines = Baselines.read(run.folder)
+    reference = reference_point(prepared)
     ends = None if run.deadline is None else time.time() + run.deadline - time.monotonic()
-    where = standing(run.database, baselines, run.total, plan.workers, ends=ends)
+    where = standing(run.database, reference, run.total, plan.workers, ends=ends)
     told = {"total": run.total, "workers": plan.workers, "pid": os.getpid(), "ends": ends}
     run.database.describe("run", told)
     run.progress.note(
@@ -311,12 +313,12 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     )
     run.progress.start(where.done, run.total)
 
-    def on_finish(record: dict[str, Any]) -> None:
+    def on_finish(record: TrialRecord) -> None:
         try:
-            run.progress.trial(record, standing(run.database, baselines, run.total, plan.workers, ends=ends))
+            run.progress.trial(record, standing(run.database, reference, run.total, plan.workers, ends=ends))
         except Exception as error:  # the trial is recorded; a search does not end for want of a line about it
-            run.progress.note(f"trial {record['number']} ended; its line failed: {one_line(error)}")
-        run.keeper.ended(int(record["number"]))
+            run.progress.note(f"trial {record.number} ended; its line failed: {one_line(error)}")
+        run.keeper.ended(record.number)
 
     searcher = StudySearcher(
         run.database,
@@ -339,7 +341,8 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
         callbacks.insert(0, newcomers)  # before a trial is queued again
     rungs = Rungs(run.config.stopping.rule, run.config.stopping.margin_db)
     for trial in run.database.trials():
-        rungs.remember(trial.number, (run.database.read_result(trial.number) or {}).get("rungs") or ())
+        if (record := run.database.read_result(trial.number)) is not None:
+            rungs.remember(trial.number, record.rungs)
     try:
         tune.run(
             TrialWorker,
@@ -380,7 +383,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
 def _summary(
     database: StudyDatabase, folder: RunFolder, total: int, before: int, ending: str, seconds: float
 ) -> StudySummary:
-    where = standing(database, Baselines.read(folder), total, 1)
+    where = standing(database, reference_of(folder), total, 1)
     states = {state.name: 0 for state in TrialState}
     for trial in database.trials():
         states[trial.state.name] += 1

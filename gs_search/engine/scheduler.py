@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gs_search.engine.searcher import StudySearcher
+from gs_search.results.record import Rung, TrialRecord
 from gs_search.search.stopping import Rungs, Verdict
 
 __all__ = ["ParetoStopping", "WarmProcesses"]
@@ -50,7 +51,7 @@ class ParetoStopping(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         verdict: Verdict | None = None
         try:
-            verdict = self.rungs.judge(asked.number, result["rung"][0])
+            verdict = self.rungs.judge(asked.number, Rung.from_json(result["rung"][0]))
         except Exception as error:
             self.searcher.give_up(f"judging trial {asked.number} at its rung", error)
         if verdict is None:
@@ -63,7 +64,7 @@ class ParetoStopping(FIFOScheduler):
         asked = self.searcher.live.get(trial.trial_id)
         if asked is not None and "record" in result:
             try:
-                self.rungs.remember(asked.number, result["record"][0].get("rungs") or ())
+                self.rungs.remember(asked.number, TrialRecord.from_json(result["record"][0]).rungs)
             except Exception as error:
                 self.searcher.give_up(f"reading the rungs of trial {asked.number}", error)
         if self.searcher.asks_no_more():

@@ -12,7 +12,7 @@ import math
 import statistics
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from ray.tune.search import Searcher
 
 from gs_search.engine.ray.local import casualty
 from gs_search.errors import GsSearchError, one_line
-from gs_search.search.outcomes import Asked, trained
+from gs_search.results.record import Rung, TrialRecord
+from gs_search.search.outcomes import Asked
 from gs_search.search.stopping import Verdict
 from gs_search.search.study_database import StudyDatabase
 
@@ -39,8 +40,6 @@ FAILURES_IN_A_ROW = 5
 
 LONGEST = 500
 """Letters of an error that is passed on; some bring a whole page of state."""
-
-Record = dict[str, Any]
 
 
 class SearchStopped(Exception):
@@ -73,7 +72,7 @@ class StudySearcher(Searcher):
         total: int,
         deadline: float | None,
         interrupted: Callable[[], bool],
-        on_finish: Callable[[Record], None],
+        on_finish: Callable[[TrialRecord], None],
         is_gone: Callable[[str], bool] = lambda address: False,
     ) -> None:
         super().__init__()
@@ -91,7 +90,7 @@ class StudySearcher(Searcher):
         self._counted = database.counted()
         self._seconds = sorted(database.seconds())
         self._twins: dict[int, list[Asked]] = {}
-        self._streak: list[Record] = []
+        self._streak: list[TrialRecord] = []
         self._again: deque[Asked] = deque()
         self._is_gone = is_gone
         self._deaths: dict[int, list[str | None]] = {}
@@ -167,13 +166,12 @@ class StudySearcher(Searcher):
         if error or trial_id not in self.live:
             return
         if verdict := self.verdicts.pop(trial_id, None):
-            report = (result or {}).get("rung", [None])[0]
-            self._end(trial_id, lambda asked: self.database.leave(asked, verdict, report))
+            self._end(trial_id, lambda asked: self.database.leave(asked, verdict, _rung(result)))
             return
         if result is None or "record" not in result:
             self.end_without_result(trial_id, "exception", "the trial ended without a record")
             return
-        self._end(trial_id, lambda asked: self._told(result["record"][0]))
+        self._end(trial_id, lambda asked: self._told(TrialRecord.from_json(result["record"][0])))
 
     def process_died(
         self, trial_id: str, cause: str, reason: str, *, begun: bool = True, address: str | None = None
@@ -230,11 +228,11 @@ class StudySearcher(Searcher):
         """Fail a live trial."""
         self._end(trial_id, lambda asked: self.database.fail(asked, cause, message))
 
-    def _told(self, record: Record) -> Record:
+    def _told(self, record: TrialRecord) -> TrialRecord:
         self.database.tell(record)
         return record
 
-    def _end(self, trial_id: str, tell: Callable[[Asked], Record]) -> None:
+    def _end(self, trial_id: str, tell: Callable[[Asked], TrialRecord]) -> None:
         # Tune turns whatever is raised here into an error of the trial, and goes on; so it is kept, and
         # StudyCallback raises it where Tune listens.
         asked = self.live.pop(trial_id, None)
@@ -244,29 +242,29 @@ class StudySearcher(Searcher):
             record = tell(asked)
             self._finish(record)
             for twin in self._twins.pop(asked.number, []):
-                if record["state"] == "COMPLETE":
+                if record.is_complete:
                     self._finish(self.database.tell_duplicate(twin, asked.number))
-                elif record["state"] == "PRUNED":
-                    self._finish(self.database.leave(twin, record["message"], None))
+                elif record.state == "PRUNED":
+                    self._finish(self.database.leave(twin, record.message, None))
                 else:
-                    self._finish(self.database.fail(twin, record["cause"], f"same point as {asked.number}"))
+                    self._finish(self.database.fail(twin, record.cause or "exception", f"same point as {asked.number}"))
         except Exception as error:
             self.give_up(f"recording trial {asked.number}", error)
 
-    def _finish(self, record: Record) -> None:
+    def _finish(self, record: TrialRecord) -> None:
         self._counted += 1
-        if record["state"] == "COMPLETE" and trained(record):
-            bisect.insort(self._seconds, float(record["seconds"]))
-        if record["state"] != "FAIL" or self._streak and self._streak[-1]["cause"] != record["cause"]:
+        if record.is_complete and record.seconds is not None and record.duplicate_of is None:
+            bisect.insort(self._seconds, record.seconds)
+        if record.state != "FAIL" or self._streak and self._streak[-1].cause != record.cause:
             self._streak.clear()
-        if record["state"] == "FAIL":
+        if record.state == "FAIL":
             self._streak.append(record)
         self.on_finish(record)
         if len(self._streak) >= FAILURES_IN_A_ROW:
             last = self._streak[-1]
             self.error = GsSearchError(
-                f"stopped after {FAILURES_IN_A_ROW} failures in a row ({last['cause']}); the last, trial "
-                f"{last['number']}, said: {last['message']}"
+                f"stopped after {FAILURES_IN_A_ROW} failures in a row ({last.cause}); the last, trial "
+                f"{last.number}, said: {last.message}"
             )
 
     def give_up(self, doing: str, error: Exception) -> None:
@@ -282,6 +280,10 @@ class StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, see ``save``."""
+
+
+def _rung(result: Mapping[str, Any] | None) -> Rung | None:
+    return Rung.from_json(result["rung"][0]) if result and "rung" in result else None
 
 
 def _read(path: Path) -> str:

@@ -24,8 +24,11 @@ from gs_search.engine.ray.nodes import machine, unfit
 from gs_search.engine.ray.watchdog import end_without
 from gs_search.engine.store_sync import Courier
 from gs_search.errors import BadInput, GsSearchError, TrialFailed
+from gs_search.results.record import Rung, TrialRecord, write_record
+from gs_search.results.run_folder import RESULT
 from gs_search.search.outcomes import STACK, Asked, failure_record, objective_problem
 from gs_search.study.database_url import SECRETS
+from gs_search.system.files import write_json
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
@@ -59,7 +62,7 @@ class TrialWorker(Trainable):
         self._study = load_resolved(self._folder.resolved_yaml)
         self._node = machine(gpu=self._study.device != "cpu") | {"id": get_runtime_context().get_node_id()}
         self._asked, self._timeout_s = _asked(config), config.get("timeout_s")
-        self._trial: Generator[dict[str, Any], None, dict[str, Any]] | None = None
+        self._trial: Generator[Rung, None, TrialRecord] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial."""
@@ -68,20 +71,20 @@ class TrialWorker(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the trial as far as its next rung, or to its end; ``record`` is its ``result.json``."""
+        """Run the trial as far as its next rung, or to its end; ``record`` is how it ended."""
         if self._trial is None:
             function, timeout_s = self.config["function"], self._timeout_s
             self._courier.begin(self._asked)
             self._trial = run_in_rungs(
                 function, self._asked, self._study, self._folder, timeout_s=timeout_s, node=self._node
             )
-        # Both in a list, because Tune flattens nested dictionaries.
+        # As JSON, because Tune logs what it gets; both in a list, because it flattens nested dictionaries.
         try:
-            return {"rung": [next(self._trial)], "done": False}
+            return {"rung": [next(self._trial).to_json()], "done": False}
         except StopIteration as end:
             self._trial = None
             self._courier.end(result=True)
-            return {"record": [end.value], "done": True}
+            return {"record": [end.value.to_json()], "done": True}
 
     def cleanup(self) -> None:
         """Forget a trial that was left at a rung."""
@@ -105,14 +108,14 @@ def _asked(config: Mapping[str, Any]) -> Asked:
     return Asked(config["number"], dict(config["point"]), config["key"], config["seed"])
 
 
-def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) -> dict[str, Any]:
+def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) -> TrialRecord:
     """``run_in_rungs`` to the end."""
     trial = run_in_rungs(function, asked, study, folder)
     while True:
         try:
             next(trial)
         except StopIteration as end:
-            record: dict[str, Any] = end.value
+            record: TrialRecord = end.value
             return record
 
 
@@ -124,7 +127,7 @@ def run_in_rungs(
     *,
     timeout_s: float | None = None,
     node: Mapping[str, Any] | None = None,
-) -> Generator[dict[str, Any], None, dict[str, Any]]:
+) -> Generator[Rung, None, TrialRecord]:
     """Run one trial to a record, which is on disk when this returns. Raises nothing that the trial causes.
 
     A trial that takes longer than ``timeout_s`` fails at its next step. One that takes no step any more ends its
@@ -137,7 +140,7 @@ def run_in_rungs(
     """
     place = folder.trial(asked.number)
     place.mkdir(parents=True, exist_ok=True)
-    result_path = place / "result.json"
+    result_path = place / RESULT
     result_path.unlink(missing_ok=True)
     start = time.monotonic()
     ending = _end_process_after(timeout_s, place / STACK)
@@ -152,7 +155,9 @@ def run_in_rungs(
         )
         if isinstance(result, Generator):
             result = yield from _until_left(result)
-        record: dict[str, Any] = result.to_json()
+        if not isinstance(result, TrialRecord):
+            raise TypeError(f"{function} returned {type(result).__name__}, not how the trial ended (TrialRecord)")
+        record: TrialRecord = result
         if problem := objective_problem(record):
             raise TrialFailed("nan", problem)
     except GeneratorExit:
@@ -166,20 +171,19 @@ def run_in_rungs(
                 log.write(traceback.format_exc())
         message = str(error) if isinstance(error, TrialFailed) else _said(error)
         seconds = time.monotonic() - start
-        record = failure_record(study.study, asked, cause, message, place=place, seconds=seconds)
-        record["node"] = node
-        folder.write_json(result_path, record)
+        record = failure_record(study.study, asked, cause, message, place=place, seconds=seconds).but(node=node)
+        write_record(result_path, record)
     else:
         if node is not None or not result_path.exists():
-            record["node"] = node
-            folder.write_json(result_path, record)
+            record = record.but(node=node)
+            write_record(result_path, record)
     finally:
         ending()
         (place / "progress.json").unlink(missing_ok=True)
     return record
 
 
-def _until_left(trial: Generator[dict[str, Any], None, Any]) -> Generator[dict[str, Any], None, Any]:
+def _until_left(trial: Generator[Rung, None, Any]) -> Generator[Rung, None, Any]:
     """``yield from``, but that a trial which is left may raise what it likes: its ending has been written."""
     while True:
         try:
@@ -238,7 +242,7 @@ def _heartbeat(folder: RunFolder, place: Path, timeout_s: float | None) -> Calla
             return
         last = now
         with suppress(OSError):  # a full disk shows where it matters, not in a progress note
-            folder.write_json(place / "progress.json", {**state, "seconds": round(now - start, 1)})
+            write_json(place / "progress.json", {**state, "seconds": round(now - start, 1)})
 
     return beat
 

@@ -34,6 +34,7 @@ from gs_search.measure.flops import count_flops
 from gs_search.measure.psnr import psnr
 from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.layers import slimmable
+from gs_search.system.files import draft_of, write_json, write_text
 from gs_search.trial.assets import Groundwork, paint
 from gs_search.trial.teacher import saved_generator
 
@@ -135,10 +136,10 @@ def _export(
         "sides": "free" if image_px is None else image_px,
         "picture_multiple": multiple,
         "vnni": vnni,
-        "objectives": chosen.result["objectives"],
+        "objectives": chosen.result.values,
         "gflops": count_flops(student, config.image_px).macs / 1e9,
-        "teacher": ground.baselines["teacher"],
-        "noise": ground.baselines["noise"],
+        "teacher": ground.baselines.teacher.to_json(),
+        "noise": ground.baselines.noise.to_json(),
     }
     with _drafts(place) as drafts:
         log("the teacher's float network")
@@ -213,10 +214,9 @@ def teacher_file(folder: RunFolder, ground: Groundwork, place: Path, texts: dict
         if held == wanted:
             return path
     generator, architecture = saved_generator(folder.generator, folder.source)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     image_px = folder.config().image_px
-    _save(float_model(slimmable(generator).eval(), architecture.picture_multiple, image_px), draft, wanted)
-    draft.replace(path)
+    with draft_of(path) as draft:
+        _save(float_model(slimmable(generator).eval(), architecture.picture_multiple, image_px), draft, wanted)
     return path
 
 
@@ -296,8 +296,8 @@ def _paint(network: nn.Module, ground: Groundwork) -> Tensor:
 
 def _packed_entry(path: Path, chosen: Chosen, ground: Groundwork) -> dict[str, Any]:
     ground.load_student(path)
-    figures = {"fid": chosen.result["objectives"]["fid"], "kid": chosen.result.get("kid")}
-    figures["psnr_to_teacher"] = chosen.result.get("psnr_to_teacher")
+    result = chosen.result
+    figures = {"fid": result.fid, "kid": result.kid, "psnr_to_teacher": result.psnr_to_teacher}
     return {"format": "packed", "draft": path.name, **figures, "proof": {}}
 
 
@@ -324,8 +324,8 @@ def _hand_over(folder: RunFolder, document: dict[str, Any], sources: Mapping[str
         if entry["file"] is not None:
             path = place / entry["file"]
             own = {**document, "files": [entry], "others": [e["file"] for e in document["files"] if e is not entry]}
-            folder.write_text(path.with_name(f"{path.name}.md"), card(own))
-            folder.write_json(path.with_name(f"{path.name}.json"), own)
+            write_text(path.with_name(f"{path.name}.md"), card(own))
+            write_json(path.with_name(f"{path.name}.json"), own)
             if path.is_dir():  # a package of the same name, which cannot be replaced in one step
                 shutil.rmtree(path)
             sources[entry["format"]].replace(path)  # last: it is what people take

@@ -7,12 +7,13 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gs_search import __version__
 from gs_search.errors import BadInput
 from gs_search.results.pick import PICK_FILE, read_pick
-from gs_search.results.run_folder import RunFolder
+from gs_search.results.record import TrialRecord, read_full, read_trial
+from gs_search.results.run_folder import RESULT, RunFolder
 from gs_search.system.user_code import function_name
 
 __all__ = ["Chosen", "find_student", "notes"]
@@ -29,13 +30,13 @@ class Chosen:
         number: its trial.
         kind: ``trial``, the short training, or ``retrained``, the full one.
         file: its ``student.safetensors``.
-        result: content of the ``result.json`` beside it.
+        result: how its training ended.
     """
 
     number: int
     kind: Literal["trial", "retrained"]
     file: Path
-    result: dict[str, Any]
+    result: TrialRecord
 
     @property
     def label(self) -> str:
@@ -66,7 +67,7 @@ def find_student(
         )
     number = int(read_pick(folder)["trial"])
     full = folder.retrained(number)
-    if (full / "result.json").is_file() and (full / "student.safetensors").is_file():
+    if (full / RESULT).is_file() and (full / "student.safetensors").is_file():
         return _read(folder, full, number, "retrained")
     return _read(folder, folder.trial(number), number, "trial")
 
@@ -74,7 +75,6 @@ def find_student(
 def notes(folder: RunFolder, chosen: Chosen, licence: str | None) -> dict[str, str]:
     """What an exported file says of itself, as text by name."""
     config = folder.config()
-    baselines = folder.read_json(folder.baselines)
     teacher = {
         "kind": config.teacher.kind,
         "file": config.teacher.weights.name if config.teacher.weights is not None else None,
@@ -87,8 +87,8 @@ def notes(folder: RunFolder, chosen: Chosen, licence: str | None) -> dict[str, s
     return {
         "study": config.study,
         "student": chosen.label,
-        "point": json.dumps(chosen.result.get("point", {}), sort_keys=True),
-        "protocol": json.dumps(baselines["protocol"], sort_keys=True),
+        "point": json.dumps(chosen.result.point, sort_keys=True),
+        "protocol": json.dumps(folder.measured().protocol.to_json(), sort_keys=True),
         "teacher": json.dumps(teacher, sort_keys=True),
         "teacher_licence": licence,
         "gs_search": __version__,
@@ -113,12 +113,12 @@ def commit() -> str | None:
 
 
 def _read(folder: RunFolder, place: Path, number: int, kind: Literal["trial", "retrained"]) -> Chosen:
-    file, path = place / "student.safetensors", place / "result.json"
+    file, path = place / "student.safetensors", place / RESULT
     if not path.is_file():
         if kind == "retrained":
             raise BadInput(f"{folder.path}: trial {number} has not been retrained; --trial {number} takes it as it is")
         raise BadInput(f"{folder.path}: has no trial {number} that ended; `gs-search front {folder.path}` lists trials")
-    result = folder.read_json(path)
-    if result.get("state", "COMPLETE") != "COMPLETE" or not file.is_file():
-        raise BadInput(f"{file}: trial {number} left no student ({result.get('state')}, {result.get('cause')})")
+    result = folder.read(path, read_trial if kind == "trial" else read_full)
+    if not result.is_complete or not file.is_file():
+        raise BadInput(f"{file}: trial {number} left no student ({result.state}, {result.cause})")
     return Chosen(number, kind, file, result)

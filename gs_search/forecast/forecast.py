@@ -18,6 +18,7 @@ from gs_search.engine.ray.local import plan_workers, scratch_folder, worker_envi
 from gs_search.forecast.costs import Costs, preparation_bytes, preparation_seconds, size_of
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.settings import Point, settings_from_point
+from gs_search.system.files import read_json, write_json
 from gs_search.system.machine import cores
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def forecast(config: StudyConfig, note: Callable[[str], None]) -> dict[str, Any]
     with scratch_folder() as scratch, worker_environment(config.device):
         folder = RunFolder(scratch / "study")
         folder.create(config)
-        folder.write_json(folder.path / "points.json", {"points": _extremes(config, points)})
+        write_json(folder.path / "points.json", {"points": _extremes(config, points)})
         for function in ("measure_preparation", "measure_trials"):
             named = f"gs_search.forecast.probe:{function}"
             process = Preparation(folder.path, named, retrain=False, note=note, purpose="probing the study")
@@ -59,7 +60,7 @@ def forecast(config: StudyConfig, note: Callable[[str], None]) -> dict[str, Any]
                 process.wait(lambda: False)
             finally:
                 process.close()
-        prepared, tried = (folder.read_json(folder.path / f"{name}.json") for name in ("preparation", "trials"))
+        prepared, tried = (read_json(folder.path / f"{name}.json") for name in ("preparation", "trials"))
     return {**extrapolate(config, prepared, tried), "probe_seconds": round(time.monotonic() - start, 1)}
 
 

@@ -32,6 +32,7 @@ from gs_search.slimming.run import TAYLOR_PICTURES
 from gs_search.slimming.teacher import Batch
 from gs_search.study.settings import Point, settings_from_point
 from gs_search.study.views import featured_views, trial_views
+from gs_search.system.files import read_json, write_json
 from gs_search.system.machine import cores
 from gs_search.trial.assets import MAX_REAL, Groundwork, device_of, paint, prepare
 from gs_search.trial.run import LOOK_PICTURES, run_trial
@@ -135,7 +136,7 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
     sizes["features"] = sum(_size(path) for path in (place.teacher / "lessons").glob("features-*"))
     sizes["lessons"] -= sizes["features"]
     wanted["featured"] = featured_views(wanted["views"], sizes["features"] // few)
-    folder.write_json(
+    write_json(
         folder.path / "preparation.json",
         {
             "seconds": total,
@@ -144,7 +145,7 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
             "picture_seconds": each,
             "cores": 1 if device_of(config).type == "cuda" else cores(),
             "harmless_steps": HARMLESS_STEPS,
-            "paints_reference": ground.baselines["protocol"]["reference_kind"] == "teacher",
+            "paints_reference": ground.baselines.protocol.reference_kind == "teacher",
             "few": {**_counts(small), "views": few, "featured": few},
             "wanted": wanted,
             "bytes": sizes,
@@ -212,7 +213,7 @@ def measure_trials(config: StudyConfig, folder: RunFolder, log: Log, *, retrain_
     study = small.model_copy(update={"settings": config.settings})
     began = time.process_time()  # the imports: what this process has done so far
     ground_seconds = clock.time(lambda: _warm(Groundwork.of(place, study), config))
-    points: list[dict[str, Any]] = folder.read_json(folder.path / "points.json")["points"]
+    points: list[dict[str, Any]] = read_json(folder.path / "points.json")["points"]
     found: dict[int, dict[str, Any]] = {}
     problems: list[str] = []
     step, spent = STEPS_S, 0.0
@@ -234,7 +235,7 @@ def measure_trials(config: StudyConfig, folder: RunFolder, log: Log, *, retrain_
     if not found:
         raise GsSearchError(f"no probing trial came to an end: {'; '.join(dict.fromkeys(problems))}")
     unit = 1 if sys.platform == "darwin" else 1024
-    folder.write_json(
+    write_json(
         folder.path / "trials.json",
         {
             "gpus": torch.cuda.device_count(),

@@ -9,8 +9,6 @@ matrix.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor
 from gs_search.errors import BadInput
 from gs_search.measure.features import inception_features
 from gs_search.measure.inception import Inception, load_inception
+from gs_search.system.files import draft_of
 
 __all__ = ["Reference", "cached_reference", "frechet_distance"]
 
@@ -59,17 +58,8 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` at ``path``, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, schema=SCHEMA, mean=self.mean, root=self.root, features=self.features)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with draft_of(path) as draft, draft.open("wb") as file:
+            np.savez(file, schema=SCHEMA, mean=self.mean, root=self.root, features=self.features)
 
     @classmethod
     def load(cls, path: Path) -> Reference:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import pickle
-import tempfile
 import urllib.error
 import warnings
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gs_search.errors import BadInput, CheckpointError
+from gs_search.system.files import draft_of
 
 __all__ = ["CONVOLUTIONS", "ensure_weights", "hub_file", "read_weights", "weights_sha256"]
 
@@ -80,7 +79,8 @@ def ensure_weights() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         packaged = _packaged_file()
         if packaged is not None:
-            _save_atomically(_from_package(packaged), path)
+            with draft_of(path) as draft:
+                torch.save(_from_package(packaged), draft)
         else:
             torch.hub.download_url_to_file(URL, str(path), hash_prefix=RELEASE_SHA256_PREFIX, progress=False)
     except (urllib.error.URLError, TimeoutError, ConnectionError, RuntimeError) as error:
@@ -152,18 +152,3 @@ def _from_package(path: Path) -> dict[str, Tensor]:
         tensors[f"{target}.bn.weight"] = torch.ones_like(tensors[f"{target}.bn.bias"])
         tensors[f"{target}.bn.num_batches_tracked"] = torch.tensor(0)
     return tensors | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-
-
-def _save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write beside ``path`` and rename, so that no reader ever sees half a file."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(tensors, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's file is its owner's alone; a hub folder may be shared
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from gs_search.errors import BadInput
 from gs_search.results.pareto import front_indices, hypervolume, reference_point
 from gs_search.search.storage import is_counted
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
     from gs_search.search.study_database import StudyDatabase
 
-__all__ = ["Baselines", "Rest", "Standing", "cost", "rest", "seconds_to_go", "standing"]
+__all__ = ["Reference", "Rest", "Standing", "cost", "reference_of", "rest", "seconds_to_go", "standing"]
 
 RECENT = 50
 """So many of the last trials say how long the next ones take: later proposals are others than the first ones."""
@@ -40,7 +39,7 @@ class Standing:
     """Numbers of the complete trials that miss a constraint."""
     hypervolume: float | None
     """Share of the box between zero and the reference point that the front dominates, 0..1; None without
-    baselines."""
+    one."""
     seconds_left: float | None
     """None before anything can be said."""
 
@@ -57,26 +56,18 @@ class Rest:
     """About how many trials will be finished then."""
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """The reference point of a study, (fid, gflops, size_mb); None before the study was prepared."""
+Reference = tuple[float, float, float]
+"""(fid, gflops, size_mb) from which hypervolume is measured."""
 
-    reference: tuple[float, float, float] | None
 
-    @classmethod
-    def read(cls, folder: RunFolder) -> Baselines:
-        """Read ``teacher/baselines.json``; raises BadInput where it is torn."""
-        if not folder.baselines.is_file():
-            return cls(None)
-        try:
-            return cls(reference_point(folder.read_json(folder.baselines)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"{folder.baselines}: damaged (no {error}); restore or remove it") from None
+def reference_of(folder: RunFolder) -> Reference | None:
+    """Reference point of a study; None before it was prepared. Raises BadInput where its baselines are torn."""
+    return reference_point(folder.measured()) if folder.baselines.is_file() else None
 
 
 def standing(
     database: StudyDatabase,
-    baselines: Baselines,
+    reference: Reference | None,
     total: int,
     workers: int,
     *,
@@ -97,8 +88,8 @@ def standing(
     points = np.array([t.values for t in complete], np.float64).reshape(len(complete), 3)
     best = front_indices(points)
     volume = None
-    if baselines.reference is not None:
-        volume = hypervolume(points[best], baselines.reference) / math.prod(baselines.reference)
+    if reference is not None:
+        volume = hypervolume(points[best], reference) / math.prod(reference)
     left = rest(trials, total, workers, ends=ends).seconds
     done = sum(map(is_counted, trials))
     front = tuple(complete[index].number for index in best)

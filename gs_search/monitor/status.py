@@ -19,9 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.monitor.advice import Ended, Member, Study, advise
-from gs_search.monitor.estimate import Baselines, Standing, cost, standing
+from gs_search.monitor.estimate import Reference, Standing, cost, reference_of, standing
 from gs_search.results.hypervolume import History
 from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.stopping import agreement, savings
 from gs_search.search.storage import is_counted
@@ -48,8 +49,8 @@ BUSY = ("StorageInternalError", "OperationalError")
 ATTEMPTS, PAUSE_S = 3, 0.2
 """A database that cannot be read may be in the middle of being written, and is looked at again."""
 
-KEPT = ("state", "rungs", "seconds", "objectives", "duplicate_of", "psnr_to_teacher", "psnr_before_training")
-"""Fields of a ``result.json`` that are kept in memory."""
+UNUSED: dict[str, Any] = {"layers": (), "log": (), "point": {}, "node": None, "versions": {}, "message": None}
+"""Large fields of a result, none of which is shown here: they are not kept in memory."""
 
 
 def study_status(folder: RunFolder) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class StatusReader:
         self._looked = False
         self._config: tuple[object, StudyConfig] | None = None
         self._database: tuple[object, StudyDatabase] | None = None
-        self._records: dict[int, tuple[object, dict[str, Any]]] = {}
+        self._records: dict[int, tuple[object, TrialRecord]] = {}
         self._account: tuple[object, dict[str, Any]] | None = None
 
     def read(self) -> dict[str, Any]:
@@ -192,8 +193,6 @@ class StatusReader:
         Args:
             run: what the last run has told of itself, or what it will do if there has been none.
         """
-        from gs_search.monitor.estimate import Baselines
-
         total, workers = int(run["total"]), int(run["workers"])
         ended = [t.number for t in trials if t.state.is_finished()]
         records = {number: record for number in ended if (record := self._record(database, number)) is not None}
@@ -203,7 +202,7 @@ class StatusReader:
             found = account(
                 database,
                 trials,
-                Baselines.read(self.folder),
+                reference_of(self.folder),
                 total,
                 workers,
                 records=records,
@@ -258,8 +257,8 @@ class StatusReader:
             return {}
         return told if isinstance(told, dict) else {}
 
-    def _record(self, database: StudyDatabase, number: int) -> dict[str, Any] | None:
-        """What is kept of a trial's ``result.json``; None where there is no whole one."""
+    def _record(self, database: StudyDatabase, number: int) -> TrialRecord | None:
+        """What is kept of a trial's result; None where there is no whole one."""
         stamp = _stamp(self.folder.trial(number) / "result.json")
         known = self._records.get(number)
         if known is not None and known[0] == stamp:
@@ -267,7 +266,7 @@ class StatusReader:
         record = None if stamp is None else database.read_result(number)
         if record is None:
             return None
-        kept = {name: record[name] for name in KEPT if name in record}
+        kept = record.but(**UNUSED)
         self._records[number] = (stamp, kept)
         return kept
 
@@ -309,18 +308,14 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, (BadInput, OSError)) or type(error).__name__ in BUSY
 
 
-Record = Mapping[str, Any]
-"""``result.json`` of a trial, or part of it."""
-
-
 def account(
     database: StudyDatabase,
     trials: Sequence[FrozenTrial],
-    baselines: Baselines,
+    reference: Reference | None,
     total: int,
     workers: int,
     *,
-    records: Mapping[int, Record],
+    records: Mapping[int, TrialRecord],
     told_seconds: Callable[[int], float],
 ) -> dict[str, Any]:
     """Judge the trials that have ended; ``gs_search.monitor.status`` says what the entries mean.
@@ -333,15 +328,15 @@ def account(
         told_seconds: how long a trial had run when it was last heard of, for those that were killed.
     """
     ended = by_ending(t for t in trials if t.state.is_finished())
-    where = standing(database, baselines, total, workers, trials=trials)
+    where = standing(database, reference, total, workers, trials=trials)
     complete = [t for t in ended if t.state == TrialState.COMPLETE and t.number not in where.infeasible]
     causes = Counter(str(t.user_attrs.get("cause", "unknown")) for t in ended if t.state == TrialState.FAIL)
     saved = savings(records.values())
     agreed = agreement(records.values())
-    history = _history(ended, where, baselines, told_seconds)
+    history = _history(ended, where, reference, told_seconds)
     found = advise(
         [_ended(t, step.gain, where) for t, step in zip(ended, history.steps, strict=True) if is_counted(t)],
-        [_member(trials[number], records.get(number, {})) for number in where.front],
+        [_member(trials[number], records.get(number)) for number in where.front],
         _study(database, where, agreed),
     )
     return {
@@ -372,9 +367,9 @@ def by_ending(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _history(
-    ended: Sequence[FrozenTrial], where: Standing, baselines: Baselines, told_seconds: Callable[[int], float]
+    ended: Sequence[FrozenTrial], where: Standing, reference: Reference | None, told_seconds: Callable[[int], float]
 ) -> History:
-    history = History(baselines.reference)
+    history = History(reference)
     for trial in ended:
         seconds = cost(trial)
         counts = trial.state == TrialState.COMPLETE and trial.number not in where.infeasible
@@ -409,9 +404,9 @@ def _ended(trial: FrozenTrial, gain: float, where: Standing) -> Ended:
     )
 
 
-def _member(trial: FrozenTrial, record: Record) -> Member:
-    before, after = record.get("psnr_before_training"), record.get("psnr_to_teacher")
-    trained = after - before if isinstance(before, float) and isinstance(after, float) else None
+def _member(trial: FrozenTrial, record: TrialRecord | None) -> Member:
+    before, after = (None, None) if record is None else (record.psnr_before_training, record.psnr_to_teacher)
+    trained = None if before is None or after is None else after - before
     return Member(number=trial.number, point=dict(trial.params), trained_db=trained)
 
 

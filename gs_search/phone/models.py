@@ -9,6 +9,7 @@ from typing import Any
 
 from gs_search.errors import BadInput
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json
 
 __all__ = ["Model", "find_student_file", "find_teacher_file"]
 
@@ -94,8 +95,9 @@ def find_teacher_file(folder: RunFolder, student: Model, log: Callable[[str], No
     if path is None:
         log("writing the teacher's file")
         path = _write_teacher(folder, student)
-    figures = folder.read_json(folder.baselines).get("teacher", {}) if folder.baselines.is_file() else {}
-    return Model(path, "teacher", KINDS["onnx-float"], fid=figures.get("fid"), gflops=figures.get("gflops"))
+    teacher = folder.measured().teacher if folder.baselines.is_file() else None
+    fid, gflops = (None, None) if teacher is None else (teacher.fid, teacher.gflops)
+    return Model(path, "teacher", KINDS["onnx-float"], fid=fid, gflops=gflops)
 
 
 def _given(folder: RunFolder, file: Path) -> Model:
@@ -113,7 +115,7 @@ def _described(folder: RunFolder, path: Path) -> tuple[str, Model] | None:
     text = path.with_name(f"{path.name}.json")
     if not text.is_file():
         return None
-    document = folder.read_json(text)
+    document = read_json(text)
     try:
         (entry,) = (entry for entry in document["files"] if entry["file"] == path.name)
         number, kind = int(document["student"]["trial"]), document["student"]["kind"]
@@ -141,7 +143,7 @@ def _write_teacher(folder: RunFolder, student: Model) -> Path:
 
     if not folder.baselines.is_file():
         raise BadInput(f"{folder}: this study has not been prepared; `gs-search run` does it")
-    numbers = [student.trial] if student.trial is not None else [int(record["number"]) for record in folder.results()]
+    numbers = [student.trial] if student.trial is not None else [record.number for record in folder.results()]
     if not numbers:
         raise BadInput(f"{folder}: no trial has ended, so that nothing tells whose teacher this is")
     texts = notes(folder, find_student(folder, trial=numbers[0]), None)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from gs_search.errors import BadInput, GsSearchError
+from gs_search.system.files import draft_of
 
 __all__ = ["PATIENCE_S", "Outage", "Stamp", "Store", "StoreLost"]
 
@@ -148,7 +149,6 @@ class Store:
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy an object to a file, whole, with the time that the store has; False where there is none."""
-        draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
 
         def ask() -> bool:
             files, base = self._opened
@@ -156,19 +156,16 @@ class Store:
             if stamp is None:
                 return False
             try:
-                with files.open_input_stream(f"{base}/{name}") as source, draft.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, BLOCK)
+                source = files.open_input_stream(f"{base}/{name}")
             except FileNotFoundError:
                 return False
-            os.utime(draft, ns=(stamp.mtime_ns, stamp.mtime_ns))
-            os.replace(draft, path)
+            with source, draft_of(path, durable=False) as draft:  # the store has it, whatever becomes of this copy
+                with draft.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, BLOCK)
+                os.utime(draft, ns=(stamp.mtime_ns, stamp.mtime_ns))
             return True
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return self._answered(ask)
-        finally:
-            draft.unlink(missing_ok=True)
+        return self._answered(ask)
 
     # --- changes
 

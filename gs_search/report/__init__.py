@@ -13,6 +13,7 @@ from pathlib import Path
 from gs_search.report.content import gather
 from gs_search.report.page import render
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import write_text
 
 __all__ = ["write_report"]
 
@@ -24,5 +25,5 @@ def write_report(folder: RunFolder) -> Path:
         BadInput: the folder's baselines or one of its results cannot be read.
         NothingFeasible: no trial has finished, or none keeps the constraints, so that there is nothing to show.
     """
-    folder.write_text(folder.report_html, render(gather(folder)))
+    write_text(folder.report_html, render(gather(folder)))
     return folder.report_html

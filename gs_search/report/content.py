@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from gs_search.errors import BadInput
 from gs_search.report.curves import Curve, read_curves
 from gs_search.report.importance import Importance, parameter_importance
 from gs_search.report.pictures import Samples, read_samples
@@ -25,15 +24,16 @@ from gs_search.report.timeline import Span, pack, trial_times
 from gs_search.report.trials import KINDS, Ending, Student, read_ending, read_student
 from gs_search.results.front import front_document
 from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.record import Baselines
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.space import SearchSpace
 
-__all__ = ["Baselines", "Content", "gather"]
+__all__ = ["Anchors", "Content", "gather"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baselines:
-    """What every student is compared with: the teacher, the picture left as it is, and the noise of FID."""
+class Anchors:
+    """What students are compared with in the figures: the teacher, the picture left as it is, and the noise of FID."""
 
     fid: float
     kid: float | None
@@ -56,7 +56,7 @@ class Content:
     space: SearchSpace
     students: tuple[Student, ...]
     endings: tuple[Ending, ...]
-    baselines: Baselines
+    baselines: Anchors
     limits: Mapping[str, float]
     """The study's constraints, as numbers; those that it does not have are not in it."""
     tie_margin: float
@@ -163,21 +163,15 @@ def gather(folder: RunFolder) -> Content:
     """
     document = front_document(folder)
     results = folder.results()
-    complete = [result for result in results if result["state"] == "COMPLETE"]
+    complete = [result for result in results if result.is_complete]
     members = {member["number"]: member for member in document["front"]}
     limits = document.get("constraints") or {}
-    try:
-        students = [
-            read_student(result, member=members.get(result["number"]), knee=document["knee"], limits=limits)
-            for result in complete
-        ]
-        endings = [read_ending(result) for result in results if result["state"] != "COMPLETE"]
-        baselines = _baselines(document)
-        facts = provenance(folder, complete)
-        spans = pack(trial_times(folder, results))
-        full = read_full_trainings(folder, int(document["protocol"]["image_px"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{folder}: a result or the baselines lack {error}; was another version at work?") from error
+    students = [
+        read_student(result, member=members.get(result.number), knee=document["knee"], limits=limits)
+        for result in complete
+    ]
+    endings = [read_ending(result) for result in results if not result.is_complete]
+    spans = pack(trial_times(folder, results))
     reference = [document["reference_point"][name] for name in OBJECTIVES]
     return Content(
         folder=folder,
@@ -185,31 +179,30 @@ def gather(folder: RunFolder) -> Content:
         space=folder.config().space,
         students=tuple(sorted(students, key=lambda student: (student.gflops, student.number))),
         endings=tuple(endings),
-        baselines=baselines,
+        baselines=_anchors(folder.measured()),
         limits=limits,
         tie_margin=float(document.get("tie_margin") or 0.0),
         protocol=document["protocol"],
-        provenance=facts,
+        provenance=provenance(folder, complete),
         study_text=folder.study_yaml.read_text(encoding="utf-8") if folder.study_yaml.is_file() else "",
         hypervolume=document["hypervolume"],
         gains=hypervolume_series(_in_order(students, endings, spans), reference),
         spans=spans,
-        full=full,
+        full=read_full_trainings(folder, int(document["protocol"]["image_px"])),
     )
 
 
-def _baselines(document: Mapping[str, Any]) -> Baselines:
-    teacher, untouched, noise = document["teacher"], document["input"], document["noise"]
-    return Baselines(
-        fid=float(teacher["fid"]),
-        kid=teacher.get("kid"),
-        gflops=float(teacher["gflops"]),
-        size_mb=float(teacher["size_mb"]),
-        input_fid=float(untouched["fid"]),
-        input_kid=untouched.get("kid"),
-        input_psnr=untouched.get("psnr_to_teacher"),
-        noise=float(noise.get("fid_std") or 0.0),
-        noise_method=str(noise.get("method") or ""),
+def _anchors(measured: Baselines) -> Anchors:
+    return Anchors(
+        fid=measured.teacher.fid,
+        kid=measured.teacher.kid,
+        gflops=measured.teacher.gflops,
+        size_mb=measured.teacher.size_mb,
+        input_fid=measured.input.fid,
+        input_kid=measured.input.kid,
+        input_psnr=measured.input.psnr_to_teacher,
+        noise=measured.fid_std,
+        noise_method=measured.noise.method,
     )
 
 

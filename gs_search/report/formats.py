@@ -46,17 +46,17 @@ def point(values: Mapping[str, Any]) -> str:
 
 def widths(student: Student) -> str:
     """Kept channels of every layer in words."""
-    return ", ".join(f"{layer['name']} {layer['width']} of {layer['full_width']}" for layer in student.layers)
+    return ", ".join(f"{layer.name} {layer.width} of {layer.full_width}" for layer in student.layers)
 
 
 def width_bars(student: Student) -> Markup:
     """A bar a layer, from stem to head: the teacher's width faint, the student's filled."""
-    tallest = max((layer["full_width"] for layer in student.layers), default=1)
+    tallest = max((layer.full_width for layer in student.layers), default=1)
     paths = []
     for kind, key in (("full", "full_width"), ("kept", "width")):
         bars = []
         for index, layer in enumerate(student.layers):
-            height = f"{BAR_HEIGHT * layer[key] / tallest:.3g}"
+            height = f"{BAR_HEIGHT * getattr(layer, key) / tallest:.3g}"
             bars.append(f"M{index * BAR_WIDTH} {BAR_HEIGHT}v-{height}h{BAR_WIDTH - 1}v{height}z")
         paths.append(f'<path class="{kind}" d="{"".join(bars)}"/>')
     title = Markup("<title>{}</title>").format(widths(student))

@@ -23,8 +23,8 @@ def shown_at_first(content: Content) -> tuple[Student, ...]:
 
 def layer_widths(students: Sequence[Student], theme: Theme = LIGHT) -> Figure:
     """Channels that each layer kept, from stem to head, before the teacher's."""
-    full = [layer["full_width"] for layer in students[0].layers]
-    values = [[layer["width"] for layer in student.layers] for student in students]
+    full = [layer.full_width for layer in students[0].layers]
+    values = [[layer.width for layer in student.layers] for student in students]
     words = [[f"{width} of {all_}" for width, all_ in zip(own, full, strict=True)] for own in values]
     return _figure(students, full, values, words, "channels", theme)
 
@@ -32,12 +32,9 @@ def layer_widths(students: Sequence[Student], theme: Theme = LIGHT) -> Figure:
 def layer_bits(students: Sequence[Student], theme: Theme = LIGHT) -> Figure:
     """Bits of each layer's weights before the teacher's 32; the words tell those of its inputs too."""
     full = [TEACHER_BITS] * len(students[0].layers)
-    values = [[layer["weight_bits"] if layer["width"] else 0 for layer in student.layers] for student in students]
+    values = [[layer.weight_bits if layer.width else 0 for layer in student.layers] for student in students]
     words = [
-        [
-            f"{layer['weight_bits']}, inputs {layer['activation_bits']}" if layer["width"] else "gone"
-            for layer in student.layers
-        ]
+        [f"{layer.weight_bits}, inputs {layer.activation_bits}" if layer.width else "gone" for layer in student.layers]
         for student in students
     ]
     return _figure(students, full, values, words, "bits of the weights (and of the inputs)", theme)
@@ -51,7 +48,7 @@ def _figure(
     title: str,
     theme: Theme,
 ) -> Figure:
-    names = [layer["name"] for layer in students[0].layers]
+    names = [layer.name for layer in students[0].layers]
     traces: list[Figure] = [
         {
             "type": "bar",

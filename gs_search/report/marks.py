@@ -62,7 +62,7 @@ def identity(students: Sequence[Student], content: Content, labels: Sequence[str
 def costs_of(ending: Ending, content: Content) -> Mapping[str, float]:
     """Costs of a trial without a student, as far as they are known: measured at a rung, or asked for."""
     if ending.partial:
-        return {name: float(ending.partial[name]) for name in ("gflops", "size_mb")}
+        return {"gflops": ending.partial.gflops, "size_mb": ending.partial.size_mb}
     target = ending.point.get("target_gflops_ratio")
     return {"gflops": float(target) * content.baselines.gflops} if isinstance(target, (int, float)) else {}
 

@@ -22,7 +22,7 @@ def page_data(content: Content) -> dict[str, Any]:
             **{student.number: _student(student) for student in content.students},
             **{ending.number: _ending(ending) for ending in content.endings},
         },
-        "layers": [layer["full_width"] for layer in layers],
+        "layers": [layer.full_width for layer in layers],
         "teacher": {"fid": base.fid, "kid": base.kid, "gflops": base.gflops, "mb": base.size_mb},
         "tie": content.tie_margin,
         "columns": samples.columns,
@@ -49,7 +49,7 @@ def _student(student: Student) -> dict[str, Any]:
         "widths": student.width_share,
         "again": other_seeds(student.again) if student.again else None,
         "ties": list(student.ties),
-        "layers": [[layer["width"], layer["weight_bits"], layer["activation_bits"]] for layer in student.layers],
+        "layers": [[layer.width, layer.weight_bits, layer.activation_bits] for layer in student.layers],
     }
 
 
@@ -60,7 +60,7 @@ def _ending(ending: Ending) -> dict[str, Any]:
         "words": KINDS[ending.kind],
         "told": ending.cause,
         "message": ending.message,
-        "gflops": partial.get("gflops"),
-        "mb": partial.get("size_mb"),
-        "psnr": partial.get("psnr_to_teacher"),
+        "gflops": partial and partial.gflops,
+        "mb": partial and partial.size_mb,
+        "psnr": partial and partial.psnr_to_teacher,
     }

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 
 __all__ = ["provenance"]
 
 
-def provenance(folder: RunFolder, complete: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def provenance(folder: RunFolder, complete: Sequence[TrialRecord]) -> dict[str, Any]:
     """Gather what made the folder and what its trials cost.
 
     Args:
-        complete: ``result.json`` of the finished trials.
+        complete: the finished trials.
     """
     made, config = folder.provenance(), folder.config()
-    parities = [result["parity"] for result in complete if result.get("parity")]
+    parities = [result.parity for result in complete if result.parity is not None]
     facts: dict[str, Any] = {
         "started": made.get("created"),
         "seed": config.seed,
         "sampler": config.sampler,
         "stopping": config.stopping.rule,
-        "steps a trial": _span(result.get("steps") for result in complete),
-        "seconds a trial": _span(result.get("seconds") for result in complete),
-        "peak memory of a worker": _span((result.get("peak_memory_mb") for result in complete), " MB"),
+        "steps a trial": _span(result.steps for result in complete),
+        "seconds a trial": _span(result.seconds for result in complete),
+        "peak memory of a worker": _span((result.peak_memory_mb for result in complete), " MB"),
     }
     if parities:
-        picture = max(float(parity["max_abs_difference"]) for parity in parities)
-        codes = max(int(parity["code_mismatches"]) for parity in parities)
+        picture = max(parity.max_abs_difference for parity in parities)
+        codes = max(parity.code_mismatches for parity in parities)
         facts["masked against extracted, worst trial"] = f"{picture:.1e} in the picture, {codes} quantizer codes"
-    harm = folder.read_json(folder.baselines).get("learning_rate_harm") or []
+    harm = folder.measured().learning_rate_harm
     facts["what 15 unpruned steps leave of the teacher, by learning rates"] = ", ".join(
         f"× {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm
     )

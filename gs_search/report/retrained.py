@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.report.pictures import Samples, read_samples
+from gs_search.results.record import FullRecord
 from gs_search.results.run_folder import RunFolder
-from gs_search.retrain.summary import retrain_document
+from gs_search.retrain.summary import full_results, retrain_document
 
 __all__ = ["FullTraining", "FullTrainings", "read_full_trainings"]
 
@@ -70,7 +71,6 @@ def read_full_trainings(folder: RunFolder, image_px: int) -> FullTrainings | Non
 
     Raises:
         BadInput: a file is torn.
-        KeyError, TypeError: a file is not of this version.
     """
     document = retrain_document(folder)
     if document is None:
@@ -78,33 +78,33 @@ def read_full_trainings(folder: RunFolder, image_px: int) -> FullTrainings | Non
     summary = document["summary"] or {}
     compared = {point["trial"]: point for point in summary.get("points", ())}
     picked = (summary.get("picked") or {}).get("trial")
-    records = sorted(document["retrained"], key=lambda one: (one["short"]["objectives"]["fid"], one["number"]))
-    tested = next((record["test"] for record in records if record["test"]), None)
+    records = sorted(full_results(folder), key=lambda one: (one.short.objectives["fid"], one.number))
+    tested = next((record.test for record in records if record.test), None)
     return FullTrainings(
-        finished=tuple(_read(record, compared.get(record["number"]), picked) for record in records),
+        finished=tuple(_read(record, compared.get(record.number), picked) for record in records),
         running=tuple(document["running"]),
-        teacher_fid=tested["teacher"]["fid"] if tested else None,
-        input_fid=tested["input"]["fid"] if tested else None,
+        teacher_fid=tested.teacher.fid if tested else None,
+        input_fid=tested.input.fid if tested else None,
         sentences=tuple(summary.get("sentences", ())),
         warnings=tuple(summary.get("warnings", ())),
-        paths={record["number"]: folder.retrained(record["number"]) / "samples.png" for record in records},
+        paths={record.number: folder.retrained(record.number) / "samples.png" for record in records},
         image_px=image_px,
     )
 
 
-def _read(record: Mapping[str, Any], point: Mapping[str, Any] | None, picked: int | None) -> FullTraining:
-    cost, test = record["objectives"], record["test"] or {}
+def _read(record: FullRecord, point: Mapping[str, Any] | None, picked: int | None) -> FullTraining:
+    test = record.test
     return FullTraining(
-        number=record["number"],
-        fid=cost["fid"],
-        short_fid=record["short"]["objectives"]["fid"],
-        test_fid=test.get("fid"),
-        short_test_fid=(test.get("short") or {}).get("fid"),
-        psnr=record.get("psnr_to_teacher"),
-        gflops=cost["gflops"],
-        size_mb=cost["size_mb"],
-        steps=record["schedule"]["steps"],
-        best_step=record["best_step"],
+        number=record.number,
+        fid=record.fid,
+        short_fid=record.short.objectives["fid"],
+        test_fid=None if test is None else test.fid,
+        short_test_fid=None if test is None or test.short is None else test.short.fid,
+        psnr=record.psnr_to_teacher,
+        gflops=record.values["gflops"],
+        size_mb=record.values["size_mb"],
+        steps=record.schedule["steps"],
+        best_step=record.best_step,
         places=(point["place_short"], point["place_full"]) if point else None,
-        picked=record["number"] == picked,
+        picked=record.number == picked,
     )

@@ -198,13 +198,13 @@ def rung_distances(content: Content, theme: Theme = LIGHT) -> Figure:
     groups: dict[str, list[tuple[int, list[tuple[int, float]]]]] = {"front": [], "other students": [], "stopped": []}
     for student in content.students:
         if student.duplicate_of is None and student.rungs:
-            path = [(int(rung["step"]), float(rung["psnr_to_teacher"])) for rung in student.rungs]
+            path = [(rung.step, rung.psnr_to_teacher) for rung in student.rungs]
             if student.steps is not None and student.psnr is not None:
                 path.append((student.steps, student.psnr))
             groups["front" if student.on_front else "other students"].append((student.number, path))
     for ending in content.endings:
         if ending.rungs:
-            path = [(int(rung["step"]), float(rung["psnr_to_teacher"])) for rung in ending.rungs]
+            path = [(rung.step, rung.psnr_to_teacher) for rung in ending.rungs]
             groups["stopped"].append((ending.number, path))
     looks = {
         "other students": (theme.faint, "circle-open", 1.0),

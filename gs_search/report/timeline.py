@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from statistics import median
-from typing import Any
 
 from gs_search.errors import GsSearchError
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 
 __all__ = ["Span", "pack", "trial_times"]
@@ -36,15 +36,15 @@ class Span:
     """From 0; the lowest that was free."""
 
 
-def trial_times(folder: RunFolder, results: Sequence[Mapping[str, Any]]) -> Times:
+def trial_times(folder: RunFolder, results: Sequence[TrialRecord]) -> Times:
     """Find when the trials of a folder ran; those that took no time of their own, or left none, are not in it."""
-    own = [result for result in results if result.get("duplicate_of") is None and not result.get("warm_start")]
-    timed = {int(result["number"]): float(result["seconds"]) for result in own if result.get("seconds")}
+    own = [result for result in results if result.duplicate_of is None and not result.warm_start]
+    timed = {result.number: result.seconds for result in own if result.seconds}
     times: Times = {}
     for result in own:
-        start = _moment(result.get("started"))
-        if start is not None and int(result["number"]) in timed:
-            times[int(result["number"])] = (start, timed[int(result["number"])])
+        start = _moment(result.started)
+        if start is not None and result.number in timed:
+            times[result.number] = (start, timed[result.number])
     if times and timed.keys() - times.keys() and folder.database.is_file():
         with suppress(GsSearchError):  # a report can do without
             times |= _from_ends(_database_ends(folder), timed, times)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gs_search.results.record import LayerRow, Rung, TrialRecord
 from gs_search.study.constraints import is_feasible, violations
 from gs_search.study.settings import GROUPS
 
@@ -50,13 +51,13 @@ class Student:
     psnr_before: float | None
     """Decibels to the teacher's pictures after the repair, before any training step; on fewer pictures."""
     latency_ms: float | None
-    layers: tuple[Mapping[str, Any], ...]
+    layers: tuple[LayerRow, ...]
     on_front: bool
     is_knee: bool
     point: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     seconds: float | None = None
-    rungs: tuple[Mapping[str, Any], ...] = ()
+    rungs: tuple[Rung, ...] = ()
     violated: Mapping[str, float] = field(default_factory=dict)
     """Share by which each limit of the study is exceeded; negative below it."""
     duplicate_of: int | None = None
@@ -91,7 +92,7 @@ class Student:
         """
         found = []
         for group in GROUPS:
-            bits = {layer[kind] for layer in self.layers if layer["group"] == group and layer["width"] > 0}
+            bits = {getattr(layer, kind) for layer in self.layers if layer.group == group and layer.width > 0}
             if bits:
                 found.append("/".join(map(str, sorted(bits))))
         if not found:
@@ -101,8 +102,8 @@ class Student:
     @property
     def width_share(self) -> float | None:
         """Kept channels over the teacher's, 0..1, all layers together; None where layers are not known."""
-        full = sum(layer["full_width"] for layer in self.layers)
-        return sum(layer["width"] for layer in self.layers) / full if full else None
+        full = sum(layer.full_width for layer in self.layers)
+        return sum(layer.width for layer in self.layers) / full if full else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class Ending:
     message: str
     point: Mapping[str, Any]
     seconds: float | None = None
-    rungs: tuple[Mapping[str, Any], ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -125,41 +126,40 @@ class Ending:
         return "refused" if self.cause == "infeasible" else "stopped"
 
     @property
-    def partial(self) -> Mapping[str, Any]:
-        """What it told at its last rung: ``gflops``, ``size_mb``, ``psnr_to_teacher``; may be empty."""
-        return self.rungs[-1] if self.rungs else {}
+    def partial(self) -> Rung | None:
+        """What it told at its last rung, if it came to one."""
+        return self.rungs[-1] if self.rungs else None
 
 
 def read_student(
-    result: Mapping[str, Any], *, member: Mapping[str, Any] | None, knee: int, limits: Mapping[str, float]
+    result: TrialRecord, *, member: Mapping[str, Any] | None, knee: int, limits: Mapping[str, float]
 ) -> Student:
-    """Read a ``result.json`` in state COMPLETE; raises KeyError, TypeError or ValueError where it is incomplete.
+    """What a report says of a complete trial.
 
     Args:
         member: what the front's document says of it; None where it is not on the front.
         knee: number of the front's knee.
         limits: the study's constraints.
     """
-    objectives, number = result["objectives"], int(result["number"])
     return Student(
-        number=number,
-        fid=float(objectives["fid"]),
-        gflops=float(objectives["gflops"]),
-        size_mb=float(objectives["size_mb"]),
-        kid=result.get("kid"),
-        psnr=result.get("psnr_to_teacher"),
-        psnr_before=result.get("psnr_before_training"),
-        latency_ms=result.get("latency_ms"),
-        layers=tuple(result.get("layers") or ()),
+        number=result.number,
+        fid=result.fid,
+        gflops=result.values["gflops"],
+        size_mb=result.values["size_mb"],
+        kid=result.kid,
+        psnr=result.psnr_to_teacher,
+        psnr_before=result.psnr_before_training,
+        latency_ms=result.latency_ms,
+        layers=result.layers,
         on_front=member is not None,
-        is_knee=number == knee,
-        point=result.get("point") or {},
-        steps=result.get("steps"),
-        seconds=result.get("seconds"),
-        rungs=tuple(result.get("rungs") or ()),
-        violated=violations(objectives, limits),
-        duplicate_of=result.get("duplicate_of"),
-        earlier=result.get("warm_start"),
+        is_knee=result.number == knee,
+        point=result.point,
+        steps=result.steps,
+        seconds=result.seconds,
+        rungs=result.rungs,
+        violated=violations(result.values, limits),
+        duplicate_of=result.duplicate_of,
+        earlier=result.warm_start,
         again=_again((member or {}).get("repeats")),
         ties=tuple((member or {}).get("ties") or ()),
     )
@@ -171,14 +171,14 @@ def _again(repeats: Mapping[str, Any] | None) -> Again | None:
     return Again(seeds=repeats["seeds"], mean=repeats["mean"], low=repeats["low"], high=repeats["high"])
 
 
-def read_ending(result: Mapping[str, Any]) -> Ending:
-    """Read a ``result.json`` in any other state."""
+def read_ending(result: TrialRecord) -> Ending:
+    """What a report says of a trial that left no student."""
     return Ending(
-        number=int(result["number"]),
-        state=str(result["state"]),
-        cause=str(result.get("cause") or "unknown"),
-        message=str(result.get("message") or ""),
-        point=result.get("point") or {},
-        seconds=result.get("seconds"),
-        rungs=tuple(result.get("rungs") or ()),
+        number=result.number,
+        state=result.state,
+        cause=result.cause or "unknown",
+        message=result.message or "",
+        point=result.point,
+        seconds=result.seconds,
+        rungs=result.rungs,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gs_search.errors import BadInput, NothingFeasible
 from gs_search.results.fid_uncertainty import describe, order_of, tie_margin, ties
 from gs_search.results.pareto import OBJECTIVES, front_indices, hypervolume, knee, reference_point
+from gs_search.results.record import Baselines, TrialRecord
 from gs_search.results.repeats import Repeats, read_repeats
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.constraints import is_feasible, nearest_miss, resolve, violations
@@ -28,18 +29,18 @@ SHOWN = ("kid", "psnr_to_teacher", "macs", "macs_paper", "params", "latency_ms",
 class Finished:
     """The students of a study that can be compared with each other."""
 
-    complete: list[dict[str, Any]]
-    """``result.json`` of all that finished, by number."""
-    feasible: list[dict[str, Any]]
+    complete: list[TrialRecord]
+    """All that finished, by number."""
+    feasible: list[TrialRecord]
     """Those that keep the study's constraints, at least one."""
     limits: dict[str, float]
     """The constraints, as numbers."""
-    baselines: dict[str, Any]
+    baselines: Baselines
 
     @property
     def points(self) -> list[list[float]]:
         """Objectives of the feasible ones, one row each."""
-        return [[float(result["objectives"][name]) for name in OBJECTIVES] for result in self.feasible]
+        return [[result.values[name] for name in OBJECTIVES] for result in self.feasible]
 
 
 def finished_students(folder: RunFolder) -> Finished:
@@ -50,24 +51,25 @@ def finished_students(folder: RunFolder) -> Finished:
         BadInput: a file is torn, or trials were measured by another protocol than the teacher.
     """
     results = folder.results()
-    complete = [result for result in results if result["state"] == "COMPLETE"]
+    complete = [result for result in results if result.is_complete]
     if not complete:
-        causes = Counter(str(result.get("cause") or result["state"].lower()) for result in results)
+        causes = Counter(result.cause or result.state.lower() for result in results)
         told = ", ".join(f"{count} {cause}" for cause, count in causes.most_common()) or "none has ended yet"
         raise NothingFeasible(f"{folder}: no finished trial ({told}); continue with `gs-search run`")
-    baselines = folder.read_json(folder.baselines)
-    protocol = baselines["protocol"]
+    baselines = folder.measured()
+    protocol = baselines.protocol.id
     for result in complete:
-        if result["protocol"] != protocol["id"]:
+        if result.protocol != protocol:
             raise BadInput(
-                f"{folder}: trial {result['number']} was measured by protocol {result['protocol']}, the "
-                f"teacher by {protocol['id']}; such numbers cannot be compared"
+                f"{folder}: trial {result.number} was measured by protocol {result.protocol}, the "
+                f"teacher by {protocol}; such numbers cannot be compared"
             )
-    limits = resolve(folder.config().constraints.model_dump(), baselines)
-    feasible = [result for result in complete if is_feasible(violations(result["objectives"], limits))]
+    limits = resolve(folder.config().constraints.model_dump(), baselines.teacher.fid)
+    feasible = [result for result in complete if is_feasible(violations(result.values, limits))]
     if not feasible:
         raise NothingFeasible(
-            f"{folder}: none of {len(complete)} students keeps the constraints; {nearest_miss(complete, limits)}"
+            f"{folder}: none of {len(complete)} students keeps the constraints; "
+            + nearest_miss({result.number: result.values for result in complete}, limits)
         )
     return Finished(complete=complete, feasible=feasible, limits=limits, baselines=baselines)
 
@@ -89,47 +91,45 @@ def front_document(folder: RunFolder) -> dict[str, Any]:
     baselines, points = found.baselines, found.points
     reference = reference_point(baselines)
     members = [found.feasible[index] for index in front_indices(points)]
-    members.sort(key=lambda result: (result["objectives"]["gflops"], result["number"]))
+    members.sort(key=lambda result: (result.values["gflops"], result.number))
     repeats = [read_repeats(folder, result) for result in members]
-    fid_std = float(baselines["noise"].get("fid_std") or 0.0)
+    fid_std = baselines.fid_std
     tied = ties([one.reading for one in repeats], fid_std)
     return {
         "schema": SCHEMA,
-        "study": found.complete[0]["study"],
+        "study": found.complete[0].study,
         "folder": str(folder),
         "objectives": list(OBJECTIVES),
         "finished": len(found.complete),
         "constraints": found.limits,
         "infeasible": len(found.complete) - len(found.feasible),
         "front": [
-            _member(result, folder, one, [members[index]["number"] for index in same])
+            _member(result, folder, one, [members[index].number for index in same])
             for result, one, same in zip(members, repeats, tied, strict=True)
         ],
-        "knee": found.feasible[knee(points)]["number"],
+        "knee": found.feasible[knee(points)].number,
         "hypervolume": hypervolume(points, reference) / math.prod(reference),
         "reference_point": dict(zip(OBJECTIVES, reference, strict=True)),
-        "teacher": baselines["teacher"],
-        "input": baselines["input"],
-        "noise": baselines["noise"],
+        "teacher": baselines.teacher.to_json(),
+        "input": baselines.input.to_json(),
+        "noise": baselines.noise.to_json(),
         "tie_margin": tie_margin(fid_std),
         "reevaluation": _reevaluation(members, repeats, fid_std),
-        "protocol": baselines["protocol"],
+        "protocol": baselines.protocol.to_json(),
     }
 
 
-def _reevaluation(
-    members: Sequence[Mapping[str, Any]], repeats: Sequence[Repeats], fid_std: float
-) -> dict[str, Any] | None:
-    costs = [[result["objectives"][name] for name in OBJECTIVES[1:]] for result in members]
+def _reevaluation(members: Sequence[TrialRecord], repeats: Sequence[Repeats], fid_std: float) -> dict[str, Any] | None:
+    costs = [[result.values[name] for name in OBJECTIVES[1:]] for result in members]
     order = order_of([one.reading for one in repeats], costs, fid_std)
-    return order and {**order, "beaten": [members[index]["number"] for index in order["beaten"]]}
+    return order and {**order, "beaten": [members[index].number for index in order["beaten"]]}
 
 
-def _member(result: Mapping[str, Any], folder: RunFolder, again: Repeats, tied: list[int]) -> dict[str, Any]:
-    member = {"number": result["number"], "objectives": result["objectives"]}
-    member |= {name: result.get(name) for name in SHOWN}
+def _member(result: TrialRecord, folder: RunFolder, again: Repeats, tied: list[int]) -> dict[str, Any]:
+    member: dict[str, Any] = {"number": result.number, "objectives": result.values}
+    member |= {name: getattr(result, name) for name in SHOWN}
     member |= {"repeats": describe(again.reading, again.failed), "ties": tied}
-    return member | {"folder": str(folder.trial(result["number"]))}
+    return member | {"folder": str(folder.trial(result.number))}
 
 
 def front_table(document: Mapping[str, Any]) -> RenderableType:

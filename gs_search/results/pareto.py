@@ -8,15 +8,18 @@ nothing and is on no front.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gs_search.errors import NothingFeasible
 
-__all__ = ["OBJECTIVES", "dominates", "front_indices", "hypervolume", "knee", "reference_point"]
+if TYPE_CHECKING:
+    from gs_search.results.record import Baselines
+
+__all__ = ["OBJECTIVES", "dominates", "front_indices", "hypervolume", "knee", "reference_point", "scaled"]
 
 OBJECTIVES = ("fid", "gflops", "size_mb")
 """Names of the objectives, in the order of the columns everywhere."""
@@ -133,22 +136,28 @@ def knee(points: ArrayLike) -> int:
     if not members:
         raise NothingFeasible("no finished trial, so there is no front to choose from")
     front = rows[members]
-    low, high = front.min(axis=0), front.max(axis=0)
-    span = np.where(high > low, high - low, 1.0)
-    return members[int(np.argmin((((front - low) / span) ** 2).sum(axis=1)))]
+    return members[int(np.argmin((scaled(front, front) ** 2).sum(axis=1)))]
 
 
-def reference_point(baselines: Mapping[str, Any]) -> tuple[float, float, float]:
+def scaled(points: ArrayLike, front: ArrayLike) -> NDArray[np.float64]:
+    """Scale each objective so that ``front`` spans 0 to 1; one in which it does not differ keeps its unit.
+
+    Args:
+        points: n x m.
+        front: k x m, k at least 1.
+    """
+    rows, members = _rows(points), _rows(front)
+    low, high = members.min(axis=0), members.max(axis=0)
+    return (rows - low) / np.where(high > low, high - low, 1.0)
+
+
+def reference_point(baselines: Baselines) -> tuple[float, float, float]:
     """Return the point from which a study's hypervolume is measured.
 
     It is 1.5 x the FID of the untranslated input, and the teacher's GFLOPs and MB: a student beyond it is
     worse than doing nothing, or larger than what there was.
-
-    Args:
-        baselines: content of ``teacher/baselines.json``.
     """
-    teacher = baselines["teacher"]
-    return 1.5 * float(baselines["input"]["fid"]), float(teacher["gflops"]), float(teacher["size_mb"])
+    return 1.5 * baselines.input.fid, baselines.teacher.gflops, baselines.teacher.size_mb
 
 
 def _rows(points: ArrayLike) -> NDArray[np.float64]:

@@ -22,10 +22,12 @@ from gs_search import __version__
 from gs_search.errors import BadInput, NothingFeasible
 from gs_search.results import pick_words
 from gs_search.results.front import Finished, finished_students
-from gs_search.results.pareto import OBJECTIVES, front_indices
-from gs_search.results.run_folder import RunFolder
+from gs_search.results.pareto import OBJECTIVES, front_indices, scaled
+from gs_search.results.record import TrialRecord
+from gs_search.results.run_folder import RESULT, RunFolder
 from gs_search.results.surroundings import Surroundings
 from gs_search.study.constraints import fid_above_teacher, is_feasible, nearest_miss, resolve, violations
+from gs_search.system.files import read_json, write_json
 
 __all__ = ["PICK_FILE", "Rule", "Wish", "pick_document", "rank", "read_pick", "save_pick"]
 
@@ -116,10 +118,8 @@ def rank(
         order = np.lexsort(front[:, columns if rule == "best_fid" else [*others, first]].T[::-1])
     else:
         whole = front if scale is None else np.asarray(scale, np.float64)[front_indices(scale)]
-        low, high = whole.min(axis=0), whole.max(axis=0)
-        span = np.where(high > low, high - low, 1.0)
         factors = np.ones(front.shape[1]) if weights is None else np.asarray(weights, np.float64)
-        order = np.argsort((factors * ((front - low) / span) ** 2).sum(axis=1), kind="stable")
+        order = np.argsort((factors * scaled(front, whole) ** 2).sum(axis=1), kind="stable")
     return [members[index] for index in order]
 
 
@@ -137,7 +137,7 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
         BadInput: a file is torn, or ``wish.trial`` is no trial of the study.
     """
     found = finished_students(folder)
-    limits = resolve(wish.limits, found.baselines)
+    limits = resolve(wish.limits, found.baselines.teacher.fid)
     students = [_named(folder, found, wish.trial)] if wish.trial is not None else _inside(folder, found, limits)
     order = [students[index] for index in _ranked([_point(result) for result in students], wish, found.points)]
     surroundings = Surroundings(folder, found)
@@ -145,22 +145,23 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
     balanced = wish.rule in ("knee", "weights") and not limits
     return {
         "schema": SCHEMA,
-        "study": chosen["study"],
+        "study": chosen.study,
         "folder": str(folder),
-        "trial": chosen["number"],
+        "trial": chosen.number,
         "rule": wish.rule,
         "options": {name: value for name, value in wish.limits.items() if value is not None}
         | ({"weights": dict(wish.weights)} if wish.weights else {}),
         "limits": limits,
-        "objectives": chosen["objectives"],
-        **{name: chosen.get(name) for name in ("latency_ms", "kid", "psnr_to_teacher", "point", "key", "protocol")},
+        "objectives": chosen.values,
+        **{
+            name: getattr(chosen, name) for name in ("latency_ms", "kid", "psnr_to_teacher", "point", "key", "protocol")
+        },
         "repeats": surroundings.repeats(chosen),
         "why": pick_words.why(
-            chosen["number"],
+            chosen.number,
             wish.rule,
-            chosen["objectives"],
-            found.baselines["teacher"],
-            found.baselines["input"],
+            chosen.values,
+            found.baselines,
             count=len(order) if balanced else len(students),
             within=pick_words.limits(limits, wish.limits),
             weights=wish.weights,
@@ -169,9 +170,9 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
         "steps": surroundings.steps(chosen),
         "chance": surroundings.chance(chosen, others[0]) if others else None,
         "warnings": [*surroundings.warnings(chosen, order), *_by_the_means(order, wish, limits, surroundings)],
-        "teacher": found.baselines["teacher"],
-        "input": found.baselines["input"],
-        "noise": found.baselines["noise"],
+        "teacher": found.baselines.teacher.to_json(),
+        "input": found.baselines.input.to_json(),
+        "noise": found.baselines.noise.to_json(),
     }
 
 
@@ -181,7 +182,7 @@ def save_pick(folder: RunFolder, document: Mapping[str, Any]) -> Path:
     path = folder.path / PICK_FILE
     # The folder may move; the file lies in it.
     content = {name: value for name, value in document.items() if name != "folder"}
-    folder.write_json(path, {**content, "saved": now, "gs_search": __version__})
+    write_json(path, {**content, "saved": now, "gs_search": __version__})
     return path
 
 
@@ -194,18 +195,18 @@ def read_pick(folder: RunFolder) -> dict[str, Any]:
     path = folder.path / PICK_FILE
     if not path.is_file():
         raise BadInput(f"{folder}: nothing has been picked yet; choose with `gs-search pick {folder} --save`")
-    document = folder.read_json(path)
+    document = read_json(path)
     again = f"choose again with `gs-search pick {folder} --save`"
     if document.get("schema") != SCHEMA or not isinstance(document.get("trial"), int):
         raise BadInput(f"{path}: not a choice of this version (schema {document.get('schema')}); {again}")
-    result = folder.trial(document["trial"]) / "result.json"
-    if not result.is_file() or folder.read_json(result).get("key") != document.get("key"):
+    result = folder.trial(document["trial"]) / RESULT
+    if not result.is_file() or folder.result(document["trial"]).key != document.get("key"):
         raise BadInput(f"{path}: names trial {document['trial']}, which is gone or another one now; {again}")
     return document
 
 
-def _point(result: Mapping[str, Any]) -> list[float]:
-    return [float(result["objectives"][name]) for name in OBJECTIVES]
+def _point(result: TrialRecord) -> list[float]:
+    return [result.values[name] for name in OBJECTIVES]
 
 
 def _ranked(points: Sequence[Sequence[float]], wish: Wish, scale: ArrayLike) -> list[int]:
@@ -214,47 +215,44 @@ def _ranked(points: Sequence[Sequence[float]], wish: Wish, scale: ArrayLike) -> 
     return rank(points, "weights", weights=[wish.weights.get(name, 0.0) for name in OBJECTIVES], scale=scale)
 
 
-def _named(folder: RunFolder, found: Finished, number: int) -> dict[str, Any]:
+def _named(folder: RunFolder, found: Finished, number: int) -> TrialRecord:
     """The result of a trial that a person names."""
     for result in found.feasible:
-        if result["number"] == number:
+        if result.number == number:
             return result
     for result in found.complete:
-        if result["number"] == number:
-            missed = nearest_miss([result], found.limits)
+        if result.number == number:
+            missed = nearest_miss({number: result.values}, found.limits)
             raise NothingFeasible(f"{folder}: trial {number} misses a constraint of the study; {missed}")
-    path = folder.trial(number) / "result.json"
-    if not path.is_file():
+    if not (folder.trial(number) / RESULT).is_file():
         raise BadInput(f"{folder}: has no trial {number} that ended; `gs-search front {folder}` lists trials")
-    result = folder.read_json(path)
-    raise BadInput(f"{folder}: trial {number} left no student ({result['state']}, {result.get('cause')})")
+    result = folder.result(number)
+    raise BadInput(f"{folder}: trial {number} left no student ({result.state}, {result.cause})")
 
 
-def _inside(folder: RunFolder, found: Finished, limits: Mapping[str, float]) -> list[dict[str, Any]]:
+def _inside(folder: RunFolder, found: Finished, limits: Mapping[str, float]) -> list[TrialRecord]:
     """The students that keep the limits, at least one."""
     if not limits:
         return found.feasible
-    measured = [_with_latency(result) for result in found.feasible]
-    if "max_latency_ms" in limits and not any(math.isfinite(one["objectives"]["latency_ms"]) for one in measured):
+    measured = {result.number: _with_latency(result) for result in found.feasible}
+    if "max_latency_ms" in limits and not any(math.isfinite(one["latency_ms"]) for one in measured.values()):
         raise NothingFeasible(f"{folder}: no trial has a measured latency, so none keeps --max-latency-ms")
-    kept = [is_feasible(violations(one["objectives"], limits)) for one in measured]
-    if not any(kept):
+    kept = [result for result in found.feasible if is_feasible(violations(measured[result.number], limits))]
+    if not kept:
         raise NothingFeasible(
             f"{folder}: no student among {len(measured)} {pick_words.limits(limits, {})}; "
             f"{nearest_miss(measured, limits)}"
         )
-    return [result for result, keeps in zip(found.feasible, kept, strict=True) if keeps]
+    return kept
 
 
-def _with_latency(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result as the limits see it; one whose latency was not measured keeps no limit of it."""
-    latency = result.get("latency_ms")
-    latency = float(latency) if isinstance(latency, (int, float)) else math.inf
-    return {"number": result["number"], "objectives": {**result["objectives"], "latency_ms": latency}}
+def _with_latency(result: TrialRecord) -> dict[str, float]:
+    """Figures of a student as the limits see them; one whose latency was not measured keeps no limit of it."""
+    return {**result.values, "latency_ms": math.inf if result.latency_ms is None else result.latency_ms}
 
 
 def _by_the_means(
-    order: Sequence[Mapping[str, Any]], wish: Wish, limits: Mapping[str, float], surroundings: Surroundings
+    order: Sequence[TrialRecord], wish: Wish, limits: Mapping[str, float], surroundings: Surroundings
 ) -> list[str]:
     """Whether the means over other seeds, where all that could be chosen have them, would choose another trial."""
     readings = [surroundings.reading(result) for result in order]
@@ -266,6 +264,6 @@ def _by_the_means(
     if not kept:
         return [f"over other seeds none of these {len(rows)} students has a mean FID of at most {ceiling:.4g}"]
     best = kept[_ranked([rows[index] for index in kept], wish, rows)[0]]
-    if order[best]["number"] == order[0]["number"]:
+    if order[best].number == order[0].number:
         return []
-    return [f"by the mean FIDs over other seeds the choice would be trial {order[best]['number']}"]
+    return [f"by the mean FIDs over other seeds the choice would be trial {order[best].number}"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gs_search.results.record import Baselines
 
 __all__ = ["chance", "limits", "listed", "step", "why"]
 
@@ -35,8 +38,7 @@ def why(
     number: int,
     rule: str,
     objectives: Mapping[str, float],
-    teacher: Mapping[str, float],
-    untouched: Mapping[str, float],
+    baselines: Baselines,
     *,
     count: int,
     within: str,
@@ -66,11 +68,11 @@ def why(
     against = [
         f"{abs(difference):.1f} {'above' if difference > 0 else 'below'} {whose}"
         for difference, whose in (
-            (objectives["fid"] - teacher["fid"], "the teacher's"),
-            (objectives["fid"] - untouched["fid"], "that of the input left as it is"),
+            (objectives["fid"] - baselines.teacher.fid, "the teacher's"),
+            (objectives["fid"] - baselines.input.fid, "that of the input left as it is"),
         )
     ]
-    shares = [f"{_percent(objectives[name] / teacher[name])} of {its}" for name, its in _ITS]
+    shares = [f"{_percent(objectives[name] / getattr(baselines.teacher, name))} of {its}" for name, its in _ITS]
     return [f"Trial {number} is {first}.", f"It has {listed(shares)}, at an FID of {objectives['fid']:.1f}: "
             f"{', '.join(against)}."]  # fmt: skip
 

@@ -8,15 +8,17 @@ of its own, and ``subsets.json``, its FID on halves of the validation pictures. 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gs_search.results.fid_uncertainty import Reading
+from gs_search.results.record import TrialRecord, read_trial
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json
 
-__all__ = ["Repeats", "place_of", "read_repeats", "repeat_is_there", "seed_of"]
+__all__ = ["SUBSETS_FILE", "Repeats", "place_of", "read_repeats", "repeat_is_there", "seed_of"]
+
+SUBSETS_FILE = "subsets.json"
 
 FINAL = ("nan", "collapse")
 """Causes of a failure that another attempt with the same seed would have again."""
@@ -42,46 +44,46 @@ def seed_of(study_seed: int, key: str, k: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def read_repeats(folder: RunFolder, result: Mapping[str, Any]) -> Repeats:
+def read_repeats(folder: RunFolder, result: TrialRecord) -> Repeats:
     """Read the repetitions of a trial.
 
     Args:
-        result: its ``result.json``; repetitions of another point or protocol do not count.
+        result: how it ended; repetitions of another point or protocol do not count.
 
     Raises:
         BadInput: a file is torn.
     """
     fids, subsets, failed = [], [], 0
-    root = folder.trial(result["number"]) / "again"
+    root = folder.trial(result.number) / "again"
     for k in sorted(int(path.parent.name) for path in root.glob("*/result.json") if path.parent.name.isdigit()):
         again = _read(folder, result, k)
         if again is None:
             continue
-        if again["state"] != "COMPLETE":
+        if not again.is_complete:
             failed += 1
             continue
-        halves = folder.read_json(place_of(folder, result["number"], k) / "subsets.json")["fid"]
-        fids.append(float(again["objectives"]["fid"]))
+        halves = read_json(place_of(folder, result.number, k) / SUBSETS_FILE)["fid"]
+        fids.append(again.fid)
         subsets.append(tuple(float(value) for value in halves))
-    reading = Reading(first=float(result["objectives"]["fid"]), others=tuple(fids), subsets=tuple(subsets))
+    reading = Reading(first=result.fid, others=tuple(fids), subsets=tuple(subsets))
     return Repeats(reading=reading, failed=failed)
 
 
-def repeat_is_there(folder: RunFolder, result: Mapping[str, Any], k: int) -> bool:
+def repeat_is_there(folder: RunFolder, result: TrialRecord, k: int) -> bool:
     """Whether the k-th repetition need not be run: it is finished, or would fail again."""
     again = _read(folder, result, k)
-    return again is not None and (again["state"] == "COMPLETE" or again.get("cause") in FINAL)
+    return again is not None and (again.is_complete or again.cause in FINAL)
 
 
-def _read(folder: RunFolder, result: Mapping[str, Any], k: int) -> dict[str, Any] | None:
-    """``result.json`` of a repetition; None where it is not finished, or is of something else."""
-    place = place_of(folder, result["number"], k)
+def _read(folder: RunFolder, result: TrialRecord, k: int) -> TrialRecord | None:
+    """How a repetition ended; None where it is not finished, or is of something else."""
+    place = place_of(folder, result.number, k)
     if not (place / "result.json").is_file():
         return None
-    again = folder.read_json(place / "result.json")
-    if again.get("key") != result.get("key"):
+    again = folder.read(place / "result.json", read_trial)
+    if again.key != result.key:
         return None
-    if again.get("state") != "COMPLETE":
+    if not again.is_complete:
         return again
-    same = again.get("protocol") == result.get("protocol")
-    return again if same and (place / "subsets.json").is_file() else None
+    same = again.protocol == result.protocol
+    return again if same and (place / SUBSETS_FILE).is_file() else None

@@ -19,23 +19,21 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.metadata
-import json
-import math
-import os
 import platform
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from gs_search import __version__
 from gs_search.errors import BadInput
 from gs_search.remote import Place, is_remote
+from gs_search.results.record import Baselines, FullRecord, TrialRecord, read_baselines, read_full, read_trial
 from gs_search.study.config import StudyConfig, load_resolved
+from gs_search.system.files import write_text
 from gs_search.system.lock import hold, live_holder
 from gs_search.system.user_code import copied_code
 
@@ -43,9 +41,13 @@ if TYPE_CHECKING:
     from gs_search.remote.lease import Lease
     from gs_search.remote.mirror import Mirror
 
-__all__ = ["RunFolder"]
+__all__ = ["RESULT", "RunFolder"]
 
 SCHEMA = 1
+
+T = TypeVar("T")
+
+RESULT = "result.json"
 PACKAGES = (
     "torch", "torchvision", "ray", "optuna", "numpy", "scipy", "fvcore", "pytorch-fid", "torch-pruning",
 )  # fmt: skip
@@ -207,9 +209,9 @@ class RunFolder:
             }
         self.path.mkdir(parents=True, exist_ok=True)
         if config.source.is_file() and config.source != self.study_yaml.resolve():
-            self.write_text(self.study_yaml, config.source.read_text(encoding="utf-8"))
+            write_text(self.study_yaml, config.source.read_text(encoding="utf-8"))
         if config.space.source and config.space.source.is_file():
-            self.write_text(self.space_yaml, config.space.source.read_text(encoding="utf-8"))
+            write_text(self.space_yaml, config.space.source.read_text(encoding="utf-8"))
         code = config.teacher.code(config.source.parent)
         copied = [] if code is None else code.copy_to(self.source)
         # Last, because it is what makes the folder a run folder.
@@ -231,51 +233,37 @@ class RunFolder:
 
     def _write_resolved(self, resolved: dict[str, Any]) -> None:
         text = yaml.dump(resolved, Dumper=_PlainDumper, sort_keys=False, width=100)
-        self.write_text(self.resolved_yaml, text)
+        write_text(self.resolved_yaml, text)
 
-    def results(self) -> list[dict[str, Any]]:
-        """Read every ``result.json``, by number; raises BadInput naming a file that is torn."""
-        found = []
-        for path in self.trials.glob("*/result.json"):
-            if path.parent.name.isdigit():
-                found.append((int(path.parent.name), path))
+    # --- what is in it
+
+    def read(self, path: Path, reader: Callable[[Path], T]) -> T:
+        """Read a file of it with one of the readers of ``results.record``; the one way to them."""
+        return reader(path)
+
+    def result(self, number: int) -> TrialRecord:
+        """How a trial ended; raises BadInput where it has not, or its file is torn."""
+        return self.read(self.trial(number) / RESULT, read_trial)
+
+    def results(self) -> list[TrialRecord]:
+        """How all trials have ended, by number; raises BadInput naming a file that is torn."""
+        paths = [path for path in self.trials.glob(f"*/{RESULT}") if path.parent.name.isdigit()]
         results = []
-        for number, path in sorted(found):
-            result = self.read_json(path)
-            if result.get("number") != number or "state" not in result:
-                raise BadInput(f"{path}: is not the result of trial {number}; move {path.parent} away")
-            results.append(result)
+        for path in sorted(paths, key=lambda path: int(path.parent.name)):
+            record = self.read(path, read_trial)
+            if record.number != int(path.parent.name):
+                raise BadInput(f"{path}: is not the result of trial {path.parent.name}; move {path.parent} away")
+            results.append(record)
         return results
 
-    def read_json(self, path: Path) -> dict[str, Any]:
-        """Read a JSON object; raises BadInput naming a file that is missing or torn."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BadInput(f"{path}: no such file") from None
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path}: cannot be read ({error}); restore or remove it") from None
-        if not isinstance(content, dict):
-            raise BadInput(f"{path}: holds no JSON object; restore or remove it")
-        return content
+    def full_result(self, number: int) -> FullRecord | None:
+        """What the full training of a trial came to; None where there is none that is finished."""
+        path = self.retrained(number) / RESULT
+        return self.read(path, read_full) if path.is_file() else None
 
-    def write_json(self, path: Path, content: Any) -> None:
-        """Write JSON atomically; numbers that are not finite become null, because JSON has none."""
-        self.write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
-
-    def write_text(self, path: Path, text: str) -> None:
-        """Write a file so that readers see the old content or all of the new, whatever happens meanwhile."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-        try:
-            with draft.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+    def measured(self) -> Baselines:
+        """What the preparation has measured; raises BadInput before it has."""
+        return self.read(self.baselines, read_baselines)
 
     @contextmanager
     def lock(self, note: Callable[[str], None] = lambda line: None) -> Iterator[None]:
@@ -358,14 +346,6 @@ class _PlainDumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {str(key): _finite(value) for key, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def _hashes(config: StudyConfig) -> dict[str, str | None]:

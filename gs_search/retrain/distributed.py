@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gs_search.engine.ray.local import VITAL, casualty, local_ray, scratch_folder
 from gs_search.errors import BadInput, GsSearchError
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.schedule import Schedule
 
@@ -34,7 +35,7 @@ LOOK_S = 0.3
 
 def train_together(
     folder: RunFolder,
-    trial: Mapping[str, Any],
+    trial: TrialRecord,
     schedule: Schedule,
     stop: Interruption,
     note: Callable[[str], None],
@@ -47,7 +48,7 @@ def train_together(
         BadInput: there are not so many GPUs.
         GsSearchError: a process died, or Ray did.
     """
-    place = folder.retrained(trial["number"])
+    place = folder.retrained(trial.number)
     (place / STOP).unlink(missing_ok=True)
     note(f"starting {schedule.workers} processes")
     with (
@@ -60,7 +61,7 @@ def train_together(
         stop.listen()  # Ray has put its own handler there
         if started.device == "cuda" and started.gpus < schedule.workers:
             raise BadInput(f"--num-workers {schedule.workers}: one GPU each, but Ray finds {started.gpus} here")
-        training = _Training(folder, trial["number"], schedule, scratch, started.device)
+        training = _Training(folder, trial.number, schedule, scratch, started.device)
         training.start()
         tail = _Tail(place / "log.txt", note)
         while training.is_alive():
@@ -116,7 +117,7 @@ def train_loop(given: Mapping[str, Any]) -> None:
 
     folder, schedule, team = RunFolder(given["folder"]), Schedule.from_json(given["schedule"]), Team.of_group()
     place = folder.retrained(given["number"])
-    trial = folder.read_json(folder.trial(given["number"]) / "result.json")
+    trial = folder.result(given["number"])
     if team.rank:
         Course(folder, trial, schedule, None, team=team).run(lambda: False)
         return

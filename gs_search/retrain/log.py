@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gs_search.system.files import write_json, write_text
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -81,7 +83,7 @@ class Journal:
     def line(self, text: str) -> None:
         """Add a line to the log, which another process may have written to meanwhile."""
         before = self._log.read_text(encoding="utf-8") if self._log.is_file() else ""
-        self._folder.write_text(self._log, f"{before}{self.seconds:8.1f} s  {text}\n")
+        write_text(self._log, f"{before}{self.seconds:8.1f} s  {text}\n")
         if self._tell is not None:
             self._tell(text)
 
@@ -103,7 +105,7 @@ class Journal:
         if now - self._written >= HEARTBEAT_S or done == self._schedule.steps:
             self._written = now
             with suppress(OSError):  # a full disk shows where results are written
-                self._folder.write_json(self._place / "progress.json", content)
+                write_json(self._place / "progress.json", content)
 
     def left(self, done: int, now: float | None = None) -> float | None:
         """Seconds to the last step at the pace of this process so far; None before its second step."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gs_search.data.images import grid, to_uint8, write_png
 from gs_search.errors import TrialFailed
 from gs_search.measure.psnr import psnr
-from gs_search.retrain.evaluate import look_at
+from gs_search.results.record import TrialRecord
 from gs_search.retrain.log import Journal
 from gs_search.retrain.schedule import Schedule, seed_of
 from gs_search.slimming.checkpoint import fingerprint, load_state, save_state
@@ -29,8 +29,10 @@ from gs_search.slimming.learning_rates import featured_share
 from gs_search.slimming.precision import warning
 from gs_search.slimming.run import LOG_EVERY, Run
 from gs_search.slimming.student import save_student
+from gs_search.system.files import draft_of, write_text
 from gs_search.system.text import duration
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint
+from gs_search.trial.evaluate import look_at
 from gs_search.trial.lessons import fresh_lessons
 from gs_search.trial.run import LOOK_PICTURES, curve_csv, repair_targets
 
@@ -55,14 +57,14 @@ class Course:
     """One full training.
 
     Args:
-        trial: ``result.json`` of the short one.
+        trial: how the short one ended.
         journal: None for all processes of a team but the first.
     """
 
     def __init__(
         self,
         folder: RunFolder,
-        trial: Mapping[str, Any],
+        trial: TrialRecord,
         schedule: Schedule,
         journal: Journal | None,
         *,
@@ -70,14 +72,14 @@ class Course:
     ) -> None:
         self.config = folder.config()
         self.folder, self.schedule, self.journal, self.team = folder, schedule, journal, team
-        self.place = folder.retrained(trial["number"])
+        self.place = folder.retrained(trial.number)
         self.ground = Groundwork.of(folder, self.config)
         if self.ground.device.type == "cpu":
             torch.set_num_threads(1)
-        self.seed = seed_of(self.config.seed, trial["key"])
-        self.settings = self.ground.settled(schedule.settings(trial["point"], self.config))
+        self.seed = seed_of(self.config.seed, trial.key)
+        self.settings = self.ground.settled(schedule.settings(trial.point, self.config))
         ground, seen = self.ground, schedule.steps * schedule.batch_size
-        protocol = ground.baselines["protocol"]["id"]
+        protocol = ground.baselines.protocol.id
         self.lessons, self.views = fresh_lessons(self.config, folder, ground.teacher, ground.lessons, protocol, seen)
         self.checkpoint = self.place / CHECKPOINT
         self._saved, self._saving = time.monotonic(), 0.0
@@ -195,10 +197,9 @@ class Course:
             return
         ground, last = self.ground, self.place / "last.safetensors"
         save_student(last, run.network, ground.architecture)
-        found = look_at(
-            ground.load_student(last).to(ground.device), ground, ground.validation, ground.validation_outputs
-        )
-        figures = found.to_json()
+        student = ground.load_student(last).to(ground.device)
+        found = look_at(student, ground, ground.validation, ground.validation_outputs)
+        figures = found.figures()
         best = run.notes.get("best", {"fid": math.inf})
         better = found.fid < best["fid"]
         if better:
@@ -209,7 +210,7 @@ class Course:
         samples = _sample_grid(ground, found.painted)
         (self.place / "samples").mkdir(exist_ok=True)
         write_png(self.place / "samples" / f"{run.done:08d}.png", samples)
-        self.folder.write_text(self.place / "curve.csv", curve_csv(run.curve))
+        write_text(self.place / "curve.csv", curve_csv(run.curve))
         self.journal.look(run.done, figures, samples)
         left = self.journal.left(run.done)
         self._tell(
@@ -249,6 +250,5 @@ def _sample_grid(ground: Groundwork, painted: Tensor) -> Tensor:
 
 def write_packed(path: Path, packed: Tensor) -> None:
     """Write the bytes of a student's file, whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(packed.cpu().numpy().tobytes())
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_bytes(packed.cpu().numpy().tobytes())

@@ -8,7 +8,6 @@ comes last, so that it vouches for the rest.
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,17 +15,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import gs_search
 from gs_search.errors import BadInput, StudyBusy, TrialFailed
-from gs_search.results.run_folder import RunFolder
+from gs_search.results.record import SCHEMA, FullRecord, Look, Parity, ShortFigures, TrialRecord, write_record
+from gs_search.results.run_folder import RESULT, RunFolder
 from gs_search.retrain.schedule import Asked, Schedule, plan
 from gs_search.retrain.selection import check_teacher
+from gs_search.system.files import read_json, write_json, write_text
 from gs_search.system.lock import hold, live_holder
 from gs_search.system.signals import Interruption
 
 __all__ = ["Interrupted", "retrain"]
-
-SCHEMA = 1
 
 BEGUN = "schedule.json"
 
@@ -45,18 +43,18 @@ class Interrupted(Exception):
 
 def retrain(
     folder: RunFolder,
-    trial: Mapping[str, Any],
+    trial: TrialRecord,
     asked: Asked,
     *,
     stop: Interruption,
     note: Callable[[str], None],
     on_progress: Callable[[Mapping[str, Any]], None],
     force: bool = False,
-) -> dict[str, Any]:
-    """Train a trial in full, or go on with it, or return what is there; the ``result.json``.
+) -> FullRecord:
+    """Train a trial in full, or go on with it, or return what is there.
 
     Args:
-        trial: ``result.json`` of the short one.
+        trial: how the short one ended.
         asked: what is not asked for is as it was begun, else as the study says.
         note: gets one line for everything worth telling.
         on_progress: gets what ``progress.json`` holds.
@@ -70,7 +68,7 @@ def retrain(
         TrialFailed: the training broke down.
     """
     check_teacher(folder)
-    place = folder.retrained(trial["number"])
+    place = folder.retrained(trial.number)
     if (found := live_holder(place / "lock")) is not None:
         by = f"process {found['pid']} on {found['host']}"
         raise StudyBusy(f"{place}: {by} trains it since {found['since']}; wait for it, or stop it with Ctrl-C there")
@@ -79,9 +77,9 @@ def retrain(
             _clear(place)
         config = folder.config()
         schedule = _settled(folder, trial, asked, place)
-        if (place / "result.json").is_file():
+        if (finished := folder.full_result(trial.number)) is not None:
             _sweep(place)
-            return folder.read_json(place / "result.json")
+            return finished
         for draft in place.glob(".*.*"):  # of a process that was killed while it wrote
             draft.unlink(missing_ok=True)
 
@@ -94,7 +92,7 @@ def retrain(
         ground = Groundwork.of(folder, config)
         test = TestPictures(config, ground)
         started = datetime.now(timezone.utc)
-        folder.write_json(place / BEGUN, schedule.to_json())
+        write_json(place / BEGUN, schedule.to_json())
         alone = schedule.workers == 1
         journal = Journal(folder, place, schedule, tell=note if alone else None, on_progress=on_progress)
         course = Course(folder, trial, schedule, journal)
@@ -111,21 +109,21 @@ def retrain(
             _sweep(place)
             raise TrialFailed(
                 failure.cause,
-                f"{place}: the full training of trial {trial['number']} failed ({failure.cause}): {failure}; a trial "
+                f"{place}: the full training of trial {trial.number} failed ({failure.cause}): {failure}; a trial "
                 "with lower learning rates may not",
             ) from failure
         state: dict[str, Any] = course.state() if course.checkpoint.is_file() else {"done": 0}
         if state["done"] < schedule.steps:
-            raise Interrupted(trial["number"], state["done"], schedule)
+            raise Interrupted(trial.number, state["done"], schedule)
         journal.count_from(state["notes"]["seconds"])
         record = _finished(trial, schedule, course, state, test, folder)
-        record |= {
-            "seconds": round(journal.seconds, 3),
-            "peak_memory_mb": peak_memory_mb(),
-            "started": started.isoformat(timespec="seconds"),
-        }
+        record = record.but(
+            seconds=round(journal.seconds, 3),
+            peak_memory_mb=peak_memory_mb(),
+            started=started.isoformat(timespec="seconds"),
+        )
         journal.line(_told(record))
-        folder.write_json(place / "result.json", record)
+        write_record(place / RESULT, record)
         _sweep(place)
         return record
 
@@ -142,16 +140,16 @@ def _made(place: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _told(record: Mapping[str, Any]) -> str:
-    test, fid, short = record["test"], record["objectives"]["fid"], record["short"]["objectives"]["fid"]
-    text = f"best after step {record['best_step']}: FID {fid:.2f}, {short:.2f} as a trial"
-    return text + ("; no test pictures" if test is None else f"; on the test pictures {test['fid']:.2f}")
+def _told(record: FullRecord) -> str:
+    short = record.short.objectives["fid"]
+    text = f"best after step {record.best_step}: FID {record.fid:.2f}, {short:.2f} as a trial"
+    return text + ("; no test pictures" if record.test is None else f"; on the test pictures {record.test.fid:.2f}")
 
 
-def _settled(folder: RunFolder, trial: Mapping[str, Any], asked: Asked, place: Path) -> Schedule:
+def _settled(folder: RunFolder, trial: TrialRecord, asked: Asked, place: Path) -> Schedule:
     """What is begun or finished already, unless something else is asked for; raises BadInput where both is."""
-    pictures = folder.read_json(folder.baselines)["protocol"]["data"]["counts"]["source"]["train"]
-    wanted = plan(asked, trial["point"], folder.config(), pictures)
+    pictures = folder.measured().protocol.data["counts"]["source"]["train"]
+    wanted = plan(asked, trial.point, folder.config(), pictures)
     before = _before(folder, trial, place)
     if before is None:
         return wanted
@@ -182,18 +180,17 @@ def _others(schedule: Schedule) -> str:
 BEGUN_WITH, FINISHED_WITH = "was begun with", "is finished, with"
 
 
-def _before(folder: RunFolder, trial: Mapping[str, Any], place: Path) -> tuple[Schedule, str] | None:
-    for name, how in (("result.json", FINISHED_WITH), (BEGUN, BEGUN_WITH)):
-        if not (place / name).is_file():
-            continue
-        content = folder.read_json(place / name)
-        if name == "result.json" and content.get("key") != trial["key"]:
-            raise BadInput(f"{place / name}: is of another point than trial {trial['number']}; move {place} away")
-        try:
-            return Schedule.from_json(content["schedule"] if name == "result.json" else content), how
-        except (KeyError, TypeError):
-            raise BadInput(f"{place / name}: not of this version; --force begins anew") from None
-    return None
+def _before(folder: RunFolder, trial: TrialRecord, place: Path) -> tuple[Schedule, str] | None:
+    finished = folder.full_result(trial.number)
+    if finished is not None and finished.key != trial.key:
+        raise BadInput(f"{place / RESULT}: is of another point than trial {trial.number}; move {place} away")
+    if finished is None and not (place / BEGUN).is_file():
+        return None
+    how, name = (BEGUN_WITH, BEGUN) if finished is None else (FINISHED_WITH, RESULT)
+    try:
+        return Schedule.from_json(read_json(place / BEGUN) if finished is None else finished.schedule), how
+    except (KeyError, TypeError):
+        raise BadInput(f"{place / name}: not of this version; --force begins anew") from None
 
 
 def _trained(course: Any, schedule: Schedule) -> bool:
@@ -201,17 +198,17 @@ def _trained(course: Any, schedule: Schedule) -> bool:
 
 
 def _finished(
-    trial: Mapping[str, Any],
+    trial: TrialRecord,
     schedule: Schedule,
     course: Any,
     state: Mapping[str, Any],
     test: Any,
     folder: RunFolder,
-) -> dict[str, Any]:
+) -> FullRecord:
     """Measure the best student, and put its files in place."""
-    from gs_search.retrain.evaluate import look_at, measured
     from gs_search.retrain.loop import write_packed
-    from gs_search.trial.run import curve_csv, write_samples
+    from gs_search.trial.evaluate import costs, look_at
+    from gs_search.trial.run import curve_csv, versions, write_samples
 
     place, ground, config, notes = course.place, course.ground, course.config, state["notes"]
     best, looks = notes["best"], notes["looks"]
@@ -219,55 +216,49 @@ def _finished(
     student = ground.load_student(place / "student.safetensors").to(ground.device)
     found = look_at(student, ground, ground.validation, ground.validation_outputs)
     write_samples(place / "samples.png", ground, found.painted)
-    folder.write_text(place / "curve.csv", curve_csv(state["curve"]))
-    costs = measured(student, ground, config)
-    return {
-        "schema": SCHEMA,
-        "study": config.study,
-        "number": trial["number"],
-        "state": "COMPLETE",
-        "cause": None,
-        "message": None,
-        "point": trial["point"],
-        "key": trial["key"],
-        "seed": course.seed,
-        "objectives": {"fid": found.fid, "gflops": costs.pop("gflops"), "size_mb": costs.pop("size_mb")},
-        "split": "val",
-        "kid": found.kid,
-        "psnr_to_teacher": found.psnr_to_teacher,
-        "psnr_before_training": notes["psnr"],
-        "learning_rate_factor": notes["factor"],
-        "rungs": [],
-        **costs,
-        "parity": state["parity"],
-        "steps": schedule.steps,
-        "precision": course.settings.precision,
-        "schedule": {
+    write_text(place / "curve.csv", curve_csv(state["curve"]))
+    spent = costs(student, place / "student.safetensors", ground, config)
+    return FullRecord(
+        schema_=SCHEMA,
+        study=config.study,
+        number=trial.number,
+        state="COMPLETE",
+        cause=None,
+        message=None,
+        point=trial.point,
+        key=trial.key,
+        seed=course.seed,
+        objectives={"fid": found.fid, "gflops": spent.gflops, "size_mb": spent.size_mb},
+        split="val",
+        kid=found.kid,
+        psnr_to_teacher=found.psnr_to_teacher,
+        psnr_before_training=notes["psnr"],
+        learning_rate_factor=notes["factor"],
+        rungs=(),
+        macs=spent.macs,
+        macs_paper=spent.macs_paper,
+        params=spent.params,
+        latency_ms=spent.latency_ms,
+        layers=spent.layers,
+        parity=Parity.from_json(state["parity"]),
+        steps=schedule.steps,
+        precision=course.settings.precision,
+        schedule={
             **schedule.to_json(),
             "epochs": schedule.steps * schedule.batch_size / course.views.pictures,
             "views": course.views.views,
         },
-        "best_step": best["step"],
-        "looks": looks,
-        "last": looks[-1],
-        "test": test.measure(student, folder.trial(trial["number"]) / "student.safetensors", ground),
-        "short": {
-            name: trial.get(name)
-            for name in ("objectives", "kid", "psnr_to_teacher", "latency_ms", "steps", "seed", "protocol")
-        },
-        "protocol": ground.baselines["protocol"]["id"],
-        "versions": {
-            "gs_search": gs_search.__version__,
-            "torch": _torch_version(),
-            "python": platform.python_version(),
-        },
-    }
-
-
-def _torch_version() -> str:
-    import torch
-
-    return str(torch.__version__)
+        best_step=best["step"],
+        looks=tuple(map(Look.from_json, looks)),
+        last=Look.from_json(looks[-1]),
+        test=test.measure(student, folder.trial(trial.number) / "student.safetensors", ground),
+        short=ShortFigures(
+            objectives=trial.values,
+            **{name: getattr(trial, name) for name in ShortFigures.model_fields if name != "objectives"},
+        ),
+        protocol=ground.baselines.protocol.id,
+        versions=versions(),
+    )
 
 
 def _sweep(place: Path) -> None:

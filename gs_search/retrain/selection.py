@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gs_search.errors import BadInput
 from gs_search.results.front import finished_students
-from gs_search.results.pareto import OBJECTIVES, front_indices, knee
+from gs_search.results.pareto import front_indices, knee, scaled
 from gs_search.results.pick import PICK_FILE, Wish, pick_document, read_pick
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 
 __all__ = ["check_teacher", "chosen", "picked", "spread"]
@@ -31,8 +30,8 @@ def check_teacher(folder: RunFolder) -> None:
             )
 
 
-def chosen(folder: RunFolder, wish: Wish, *, saved: bool = False) -> dict[str, Any]:
-    """The ``result.json`` of the trial to be trained.
+def chosen(folder: RunFolder, wish: Wish, *, saved: bool = False) -> TrialRecord:
+    """The trial to be trained.
 
     Args:
         wish: as for ``pick``; nothing in it takes the knee.
@@ -45,7 +44,7 @@ def chosen(folder: RunFolder, wish: Wish, *, saved: bool = False) -> dict[str, A
     if saved and wish != Wish():
         raise BadInput("--saved takes the trial of pick.json, the other options choose one: give the one or the others")
     number = read_pick(folder)["trial"] if saved else pick_document(folder, wish)["trial"]
-    return folder.read_json(folder.trial(number) / "result.json")
+    return folder.result(number)
 
 
 def picked(folder: RunFolder) -> int | None:
@@ -53,7 +52,7 @@ def picked(folder: RunFolder) -> int | None:
     return int(read_pick(folder)["trial"]) if (folder.path / PICK_FILE).is_file() else None
 
 
-def spread(folder: RunFolder, count: int) -> list[dict[str, Any]]:
+def spread(folder: RunFolder, count: int) -> list[TrialRecord]:
     """Members of the front that span it: the knee, the recorded pick, then always the one farthest from those taken.
 
     Distances are between the objectives, each scaled to 0..1 on the front. All members where there are no more.
@@ -62,16 +61,14 @@ def spread(folder: RunFolder, count: int) -> list[dict[str, Any]]:
     results, points = students.feasible, np.asarray(students.points)
     members = front_indices(points)
     front = points[members]
-    low, high = front.min(axis=0), front.max(axis=0)
-    scaled = (front - low) / np.where(high > low, high - low, 1.0)
-    assert scaled.shape[1] == len(OBJECTIVES)
-    numbers = [results[index]["number"] for index in members]
+    places = scaled(front, front)
+    numbers = [results[index].number for index in members]
     order = [members.index(knee(points))]
     recorded = picked(folder)
     if recorded in numbers and numbers.index(recorded) not in order:
         order.append(numbers.index(recorded))
     while len(order) < min(count, len(members)):
-        nearest = np.linalg.norm(scaled[:, None] - scaled[order][None], axis=2).min(axis=1)
+        nearest = np.linalg.norm(places[:, None] - places[order][None], axis=2).min(axis=1)
         nearest[order] = -1.0
         order.append(int(nearest.argmax()))
     return [results[members[index]] for index in order[:count]]

@@ -17,11 +17,13 @@ from gs_search.results.agreement import agreement
 from gs_search.results.fid_uncertainty import tie_margin
 from gs_search.results.pareto import OBJECTIVES, dominates
 from gs_search.results.pick import PICK_FILE, rank, read_pick
+from gs_search.results.record import FullRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.selection import spread
+from gs_search.system.files import read_json, write_json
 from gs_search.system.lock import live_holder
 
-__all__ = ["SUMMARY", "retrain_document", "summarize", "write_summary"]
+__all__ = ["SUMMARY", "full_results", "retrain_document", "summarize", "write_summary"]
 
 SCHEMA = 1
 
@@ -35,7 +37,7 @@ def retrain_document(folder: RunFolder) -> dict[str, Any] | None:
     """All that is known of the full trainings in a run folder; None where none was ever begun.
 
     Returns:
-        ``retrained``: ``result.json`` of each finished one, by number, with its ``folder`` (below the run folder);
+        ``retrained``: the record of each finished one, by number, with its ``folder`` (below the run folder);
         ``running``: of each unfinished one ``trial``, ``folder``, ``alive`` (whether a process is at work) and what its
         ``progress.json`` says (``step``, ``steps``, ``phase``, ``fid``, ``seconds``, ``seconds_left``, ``updated``), or
         what is known of it; ``summary``: see ``summarize``, None where nothing is finished.
@@ -46,11 +48,11 @@ def retrain_document(folder: RunFolder) -> dict[str, Any] | None:
     retrained, running = [], []
     for place in _places(folder):
         below = str(place.relative_to(folder.path))
-        if (place / "result.json").is_file():
-            retrained.append({**folder.read_json(place / "result.json"), "folder": below})
+        if (record := folder.full_result(int(place.name))) is not None:
+            retrained.append({**record.to_json(), "folder": below})
         elif (place / "schedule.json").is_file():
-            schedule = folder.read_json(place / "schedule.json")
-            progress = folder.read_json(place / "progress.json") if (place / "progress.json").is_file() else {}
+            schedule = read_json(place / "schedule.json")
+            progress = read_json(place / "progress.json") if (place / "progress.json").is_file() else {}
             told = {"trial": int(place.name), "folder": below, "alive": live_holder(place / "lock") is not None}
             running.append({**told, "step": 0, "steps": schedule.get("steps"), **progress})
     if not retrained and not running:
@@ -62,7 +64,7 @@ def write_summary(folder: RunFolder, schedule: Mapping[str, Any] | None = None) 
     """Write ``retrain/summary.json`` and return it; None, and no file, where nothing is finished."""
     document = summarize(folder, schedule)
     if document is not None:
-        folder.write_json(folder.retrain / SUMMARY, {**document, "written": time.time()})
+        write_json(folder.retrain / SUMMARY, {**document, "written": time.time()})
     return document
 
 
@@ -80,47 +82,52 @@ def summarize(folder: RunFolder, schedule: Mapping[str, Any] | None = None) -> d
         ``knee``), its place among the points by the rule that chose it, before and after; ``left_out``: trials trained
         in another way; ``sentences`` and ``warnings``, for people.
     """
-    files = [place / "result.json" for place in _places(folder)]
-    results = [folder.read_json(file) for file in files if file.is_file()]
+    results = full_results(folder)
     if not results:
         return None
-    wanted = _length(schedule) if schedule is not None else _usual([_length(one["schedule"]) for one in results])
-    compared = [one for one in results if _length(one["schedule"]) == wanted]
-    split = "test" if all(one["test"] is not None for one in compared) else "val"
-    full = {one["number"]: _fid(one, split) for one in compared}
-    compared.sort(key=lambda one: (one["short"]["objectives"]["fid"], one["number"]))
+    wanted = _length(schedule) if schedule is not None else _usual([_length(one.schedule) for one in results])
+    compared = [one for one in results if _length(one.schedule) == wanted]
+    split = "test" if all(one.test is not None for one in compared) else "val"
+    full = {one.number: _fid(one, split) for one in compared}
+    compared.sort(key=lambda one: (one.short.objectives["fid"], one.number))
     order = sorted(full, key=lambda number: (full[number], number))
     points = [
         {
-            "trial": one["number"],
-            "short": one["short"]["objectives"],
-            "full": one["objectives"],
-            "short_test_fid": ((one["test"] or {}).get("short") or {}).get("fid"),
-            "test_fid": None if one["test"] is None else one["test"]["fid"],
+            "trial": one.number,
+            "short": one.short.objectives,
+            "full": one.values,
+            "short_test_fid": None if one.test is None or one.test.short is None else one.test.short.fid,
+            "test_fid": None if one.test is None else one.test.fid,
             "place_short": place,
-            "place_full": order.index(one["number"]) + 1,
+            "place_full": order.index(one.number) + 1,
         }
         for place, one in enumerate(compared, 1)
     ]
-    short_fids = [one["short"]["objectives"]["fid"] for one in compared]
-    found = agreement(short_fids, list(full[one["number"]] for one in compared))
+    short_fids = [one.short.objectives["fid"] for one in compared]
+    found = agreement(short_fids, [full[one.number] for one in compared])
     picked = _picked(folder, compared, full)
-    margin = tie_margin(float(folder.read_json(folder.baselines)["noise"].get("fid_std") or 0.0))
+    margin = tie_margin(folder.measured().fid_std)
     document = {
         "schema": SCHEMA,
-        "study": compared[0]["study"] if compared else None,
+        "study": compared[0].study if compared else None,
         "schedule": dict(zip(SAME, wanted, strict=True)),
         "points": points,
         "agreement": {**found, "split": split},
-        "agreement_val": agreement(short_fids, [one["objectives"]["fid"] for one in compared]),
+        "agreement_val": agreement(short_fids, [one.fid for one in compared]),
         "tie_margin": margin,
         "picked": picked,
-        "left_out": sorted(one["number"] for one in results if one not in compared),
+        "left_out": sorted(one.number for one in results if one not in compared),
     }
     return document | {
         "sentences": _sentences(document),
         "warnings": _warnings(document, compared, full, margin),
     }
+
+
+def full_results(folder: RunFolder) -> list[FullRecord]:
+    """The full trainings that are finished, by number; raises BadInput where a file is torn."""
+    found = (folder.full_result(int(place.name)) for place in _places(folder))
+    return [record for record in found if record is not None]
 
 
 def _places(folder: RunFolder) -> list[Path]:
@@ -137,13 +144,11 @@ def _usual(lengths: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     return max(lengths, key=lambda length: (lengths.count(length), length[:-1], str(length[-1])))
 
 
-def _fid(result: Mapping[str, Any], split: str) -> float:
-    return float(result["test"]["fid"] if split == "test" else result["objectives"]["fid"])
+def _fid(result: FullRecord, split: str) -> float:
+    return result.test.fid if split == "test" and result.test is not None else result.fid
 
 
-def _picked(
-    folder: RunFolder, compared: Sequence[Mapping[str, Any]], full: Mapping[int, float]
-) -> dict[str, Any] | None:
+def _picked(folder: RunFolder, compared: Sequence[FullRecord], full: Mapping[int, float]) -> dict[str, Any] | None:
     """The recorded pick, or the knee, and where its rule puts it among the compared before and after."""
     if (folder.path / PICK_FILE).is_file():
         try:
@@ -154,17 +159,17 @@ def _picked(
         weights = [float(pick["options"].get("weights", {}).get(name, 0.0)) for name in OBJECTIVES]
     else:
         try:
-            number = spread(folder, 1)[0]["number"]
+            number = spread(folder, 1)[0].number
         except GsSearchError:
             return None
         by, rule, weights = "knee", "knee", []
-    numbers = [one["number"] for one in compared]
+    numbers = [one.number for one in compared]
     if number not in numbers:
         return None
     if rule == "named":
         rule = "knee"
-    short = [[one["short"]["objectives"][name] for name in OBJECTIVES] for one in compared]
-    long = [[full[one["number"]], *(one["objectives"][name] for name in OBJECTIVES[1:])] for one in compared]
+    short = [[one.short.objectives[name] for name in OBJECTIVES] for one in compared]
+    long = [[full[one.number], *(one.values[name] for name in OBJECTIVES[1:])] for one in compared]
     chosen = {"weights": weights} if rule == "weights" else {}
     before, after = ([numbers[index] for index in rank(rows, rule, **chosen)] for rows in (short, long))
     index = numbers.index(number)
@@ -201,7 +206,7 @@ def _sentences(document: Mapping[str, Any]) -> list[str]:
 
 def _warnings(
     document: Mapping[str, Any],
-    compared: Sequence[Mapping[str, Any]],
+    compared: Sequence[FullRecord],
     full: Mapping[int, float],
     margin: float,
 ) -> list[str]:

@@ -17,6 +17,7 @@ from gs_search.results.pareto import OBJECTIVES, reference_point
 from gs_search.study.constraints import is_feasible, resolve, too_large_to_start, violations
 
 if TYPE_CHECKING:
+    from gs_search.results.record import Baselines, TrialRecord
     from gs_search.results.run_folder import RunFolder
     from gs_search.study.config import StudyConfig
     from gs_search.study.space import Parameter, SearchSpace
@@ -49,13 +50,15 @@ class Feasibility:
 
     def limits(self) -> dict[str, float]:
         """What the study's constraints come to, as far as the teacher has been measured."""
-        return resolve(self._config.constraints.model_dump(), self._baselines())
+        return resolve(
+            self._config.constraints.model_dump(), None if (found := self._baselines()) is None else found.teacher.fid
+        )
 
-    def violations(self, record: Mapping[str, Any]) -> dict[str, float]:
-        """Share by which a ``result.json`` exceeds each limit; of one without a student, what it says itself."""
-        if record["state"] != "COMPLETE":
-            return dict(record.get("constraints") or {})
-        return violations(record["objectives"], self.limits())
+    def violations(self, record: TrialRecord) -> dict[str, float]:
+        """Share by which a trial exceeds each limit; of one without a student, what it says itself."""
+        if not record.is_complete:
+            return dict(record.constraints or {})
+        return violations(record.values, self.limits())
 
     def infeasible(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
         """Complete trials that miss a constraint."""
@@ -86,7 +89,7 @@ class Feasibility:
         space, limit, baselines = self._config.space, self.limits().get("max_gflops"), self._baselines()
         if limit is None or baselines is None:
             return space
-        highest = limit / float(baselines["teacher"]["gflops"])
+        highest = limit / baselines.teacher.gflops
         narrowed = [_narrowed(p, highest) if p.name == TARGET else p for p in space.parameters]
         return dataclasses.replace(space, parameters=tuple(narrowed))
 
@@ -94,7 +97,7 @@ class Feasibility:
         """Violations of a point that is too large to be worth a training, and the words for it; else empty."""
         limits, baselines = self.limits(), self._baselines()
         target = point.get(TARGET, self._config.settings.get(TARGET))
-        gflops = 0.0 if baselines is None else float(baselines["teacher"]["gflops"])
+        gflops = 0.0 if baselines is None else baselines.teacher.gflops
         violated = too_large_to_start(target, limits, gflops)
         if not violated:
             self._refused_in_a_row = 0
@@ -106,15 +109,15 @@ class Feasibility:
         """Raises GsSearchError after too many refusals in a row: the search would go on like this."""
         if self._refused_in_a_row < MAX_REFUSED:
             return
-        limit, baselines = self.limits()["max_gflops"], self._baselines() or {}
+        limit, gflops = self.limits()["max_gflops"], self._folder.measured().teacher.gflops
         raise GsSearchError(
             f"stopped after {MAX_REFUSED} points in a row that max_gflops {limit:g} rules out; it allows a "
-            f"target_gflops_ratio of at most {limit / baselines['teacher']['gflops']:.4g}: lower its range in the "
+            f"target_gflops_ratio of at most {limit / gflops:.4g}: lower its range in the "
             "search space, or raise the limit"
         )
 
-    def _baselines(self) -> dict[str, Any] | None:
-        return self._folder.read_json(self._folder.baselines) if self._folder.baselines.is_file() else None
+    def _baselines(self) -> Baselines | None:
+        return self._folder.measured() if self._folder.baselines.is_file() else None
 
 
 def _narrowed(parameter: Parameter, highest: float) -> Parameter:

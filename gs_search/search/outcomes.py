@@ -1,4 +1,4 @@
-"""How trials end, as ``result.json`` has it and the database is told. Knows neither of the two.
+"""How trials end, and what the database is told of it.
 
 COMPLETE with objectives; PRUNED, that is left before its end, because it is ``dominated`` at a rung or certain to be
 ``infeasible``; FAIL with one of the causes of ``TrialFailed``.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.record import SCHEMA, TrialRecord
 
 __all__ = [
     "STACK",
@@ -52,29 +53,29 @@ class Asked:
 
 def failure_record(
     study: str, asked: Asked, cause: str, message: str, *, place: Path, seconds: float | None = None
-) -> dict[str, Any]:
-    """``result.json`` of a trial that has no result.
+) -> TrialRecord:
+    """How a trial ended that has no student: FAIL.
 
     Args:
         place: its folder, of whose logs the last lines are kept.
         seconds: that it took until now; None where nobody knows.
     """
     began = None if seconds is None else datetime.now(timezone.utc) - timedelta(seconds=seconds)
-    return {
-        "schema": 1,
-        "study": study,
-        "number": asked.number,
-        "state": "FAIL",
-        "cause": cause,
-        "message": " ".join(message.split())[:500],
-        "point": asked.point,
-        "key": asked.key,
-        "seed": asked.seed,
-        "objectives": None,
-        "seconds": seconds,
-        "started": began and began.isoformat(timespec="seconds"),
-        "log": last_lines(place),
-    }
+    return TrialRecord(
+        schema_=SCHEMA,
+        study=study,
+        number=asked.number,
+        state="FAIL",
+        cause=cause,
+        message=" ".join(message.split())[:500],
+        point=asked.point,
+        key=asked.key,
+        seed=asked.seed,
+        objectives=None,
+        seconds=seconds,
+        started=None if began is None else began.isoformat(timespec="seconds"),
+        log=tuple(last_lines(place)),
+    )
 
 
 def last_lines(place: Path) -> list[str]:
@@ -87,29 +88,28 @@ def last_lines(place: Path) -> list[str]:
     return lines[-LINES:]
 
 
-def told_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
-    """User attributes that a trial gets from its ``result.json``."""
-    return {name: record[name] for name in ATTRIBUTES if record.get(name) is not None}
+def told_attributes(record: TrialRecord) -> dict[str, Any]:
+    """User attributes that a trial gets from its record."""
+    return {name: value for name in ATTRIBUTES if (value := getattr(record, name)) is not None}
 
 
 def trained(told: Mapping[str, Any]) -> bool:
-    """Whether a record, or the attributes of a trial, says what a training took, and not that of another trial."""
+    """Whether the attributes of a trial say what a training took, and not that of another trial."""
     return told.get("seconds") is not None and told.get("duplicate_of") is None
 
 
-def told_values(record: Mapping[str, Any]) -> list[float] | None:
-    """Values that a trial gets from its ``result.json``; only a complete one has any."""
-    return [float(record["objectives"][name]) for name in OBJECTIVES] if record["state"] == "COMPLETE" else None
+def told_values(record: TrialRecord) -> list[float] | None:
+    """Values that a trial gets from its record; only a complete one has any."""
+    return [record.values[name] for name in OBJECTIVES] if record.is_complete else None
 
 
-def objective_problem(record: Mapping[str, Any]) -> str | None:
+def objective_problem(record: TrialRecord) -> str | None:
     """Say which objective of a complete trial is missing or not a finite number, or return None."""
-    if record["state"] != "COMPLETE":
+    if not record.is_complete:
         return None
-    objectives = record.get("objectives") or {}
     for name in OBJECTIVES:
-        value = objectives.get(name)
-        if not isinstance(value, (int, float)):
+        value = (record.objectives or {}).get(name)
+        if value is None:
             return f"{name} is missing"
         if not math.isfinite(value):
             return f"{name} is {value}"

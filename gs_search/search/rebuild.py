@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from optuna.samplers import BaseGASampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from gs_search.errors import BadInput
+from gs_search.results.record import TrialRecord, read_trial
+from gs_search.results.run_folder import RESULT
 from gs_search.search.backup import COMPANIONS, finished_in, remove_file
 from gs_search.search.feasibility import constraint_attributes
 from gs_search.search.outcomes import objective_problem, told_attributes, told_values
@@ -42,7 +43,7 @@ LARGEST_NUMBER = 99_999
 
 ENDINGS = ("COMPLETE", "PRUNED", "FAIL")
 
-Records = dict[int, dict[str, Any]]
+Records = dict[int, TrialRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def rebuild_database(folder: RunFolder, *, force: bool = False) -> Rebuilt:
         if not records:
             told = "; ".join(left_out[:1])
             raise BadInput(f"{folder.trials}: no result to rebuild from" + (f" ({told})" if told else ""))
-        finished = sum(not any(map(record.get, NOT_COUNTED)) for record in records.values())
+        finished = sum(not any(getattr(record, name) for name in NOT_COUNTED) for record in records.values())
         known = finished_in(folder.database, config.study)
         if known is not None and known >= finished and not force:
             raise BadInput(
@@ -121,7 +122,7 @@ def _read(folder: RunFolder, config: StudyConfig) -> tuple[Records, int, list[st
     numbers = 0
     places = sorted(folder.trials.iterdir(), key=_order) if folder.trials.is_dir() else []
     for place in places:
-        path = place / "result.json"
+        path = place / RESULT
         if not re.fullmatch("0|[1-9][0-9]*", place.name) or int(place.name) > LARGEST_NUMBER:
             left_out += [f"{path}: its folder is not the number of a trial"] if path.exists() else []
             continue
@@ -129,7 +130,7 @@ def _read(folder: RunFolder, config: StudyConfig) -> tuple[Records, int, list[st
         if not path.exists():
             continue
         try:
-            record = folder.read_json(path)
+            record = folder.read(path, read_trial)
         except BadInput as error:
             left_out.append(str(error))
             continue
@@ -144,21 +145,19 @@ def _order(place: Path) -> tuple[int, str]:
     return len(place.name), place.name
 
 
-def _problem(record: Mapping[str, Any], number: int, config: StudyConfig) -> str | None:
+def _problem(record: TrialRecord, number: int, config: StudyConfig) -> str | None:
     """Say why a result is none of this trial of this study, or return None."""
-    if record.get("study") != config.study:
-        return f"is of study {record.get('study')!r}, not of {config.study!r}"
-    if record.get("number") != number:
-        return f"is of trial {record.get('number')!r}, not of {number}"
-    if record.get("state") not in ENDINGS:
-        return f"its state is {record.get('state')!r}, not one of {', '.join(ENDINGS)}"
-    if not isinstance(record.get("point"), dict) or not isinstance(record.get("key"), str):
-        return "it has no point or no key"
+    if record.study != config.study:
+        return f"is of study {record.study!r}, not of {config.study!r}"
+    if record.number != number:
+        return f"is of trial {record.number}, not of {number}"
+    if not record.key:
+        return "it has no key of its point"
     if problem := objective_problem(record):
         return f"its objective {problem}"
     # A trial that died while it was being proposed has a part of a point.
-    check = config.space.check_values if record["state"] == "FAIL" else config.space.check_point
-    problems = check(record["point"])
+    check = config.space.check_values if record.state == "FAIL" else config.space.check_point
+    problems = check(record.point)
     return f"its point is not of this study's space: {problems[0]}" if problems else None
 
 
@@ -194,8 +193,8 @@ def _write(
         for number in range(numbers):
             if record := records.get(number):
                 # What never started may lie beyond the part of the space in which the sampler is kept.
-                space = config.space if record.get("cause") == "infeasible" else database.feasibility.space()
-                trial = _frozen(record, space, folder.trial(number) / "result.json")
+                space = config.space if record.cause == "infeasible" else database.feasibility.space()
+                trial = _frozen(record, space, folder.trial(number) / RESULT)
                 attributes, system_attributes = known[number]
                 trial.user_attrs |= attributes
                 trial.system_attrs |= system_attributes | constraint_attributes(database.feasibility.violations(record))
@@ -211,13 +210,13 @@ def _write(
         close_study(study)
 
 
-def _frozen(record: Mapping[str, Any], space: SearchSpace, path: Path) -> FrozenTrial:
+def _frozen(record: TrialRecord, space: SearchSpace, path: Path) -> FrozenTrial:
     """Make the trial that ``StudyDatabase.tell`` would have made of its record."""
-    fixed = FixedTrial(space.tunable(record["point"]))
+    fixed = FixedTrial(space.tunable(record.point))
     with suppress(ValueError):  # it died before all of its parameters were proposed
         space.suggest(fixed)
     trial = create_trial(
-        state=TrialState[record["state"]],
+        state=TrialState[record.state],
         values=told_values(record),
         params=fixed.params,
         distributions=fixed.distributions,
@@ -227,13 +226,15 @@ def _frozen(record: Mapping[str, Any], space: SearchSpace, path: Path) -> Frozen
     return trial
 
 
-def _times(record: Mapping[str, Any], path: Path) -> tuple[datetime.datetime, datetime.datetime]:
+def _times(record: TrialRecord, path: Path) -> tuple[datetime.datetime, datetime.datetime]:
     """When a trial began and ended, in local time, as Optuna writes it."""
     end = datetime.datetime.fromtimestamp(path.stat().st_mtime)
+    if record.started is None or record.seconds is None:  # a failure's record does not say
+        return end, end
     try:
-        start = datetime.datetime.fromisoformat(record["started"]).astimezone().replace(tzinfo=None)
-        return start, start + datetime.timedelta(seconds=float(record["seconds"]))
-    except (KeyError, TypeError, ValueError, OverflowError):  # a failure's record does not say
+        start = datetime.datetime.fromisoformat(record.started).astimezone().replace(tzinfo=None)
+        return start, start + datetime.timedelta(seconds=record.seconds)
+    except (ValueError, OverflowError):
         return end, end
 
 
@@ -251,7 +252,7 @@ def _earlier_turns(records: Records) -> dict[str, int]:
     """Turns of the studies that this one builds on, as far as the trials tell that were taken over from them."""
     turns: dict[str, int] = {}
     for record in records.values():
-        name, _, number = str(record.get("warm_start") or "").rpartition(":")
+        name, _, number = (record.warm_start or "").rpartition(":")
         if number.isdecimal():
             turns[name] = max(turns.get(name, 0), int(number) + 1)
     return turns
@@ -259,8 +260,8 @@ def _earlier_turns(records: Records) -> dict[str, int]:
 
 def _start_points_without_result(config: StudyConfig, records: Records, numbers: int) -> set[int]:
     """Numbers of start points that wait; a study begins by queueing them, so they have its first own numbers."""
-    keys = {record["key"] for record in records.values()}
-    own = (number for number in range(numbers) if not records.get(number, {}).get("warm_start"))
+    keys = {record.key for record in records.values()}
+    own = (number for number in range(numbers) if number not in records or not records[number].warm_start)
     starts = dict.fromkeys(map(config.space.key, config.space.start_points))
     return {number for number, key in zip(own, starts, strict=False) if key not in keys}
 
@@ -280,18 +281,18 @@ def _known_besides(config: StudyConfig, records: Records) -> dict[int, tuple[dic
         attributes: dict[str, Any] = {}
         system_attributes: dict[str, Any] = {}
         known[number] = attributes, system_attributes
-        if record.get("warm_start"):
+        if record.warm_start:
             continue
-        key = record["key"]
+        key = record.key
         if key in starts:
             system_attributes["fixed_params"] = starts.pop(key)
         if waiting.get(key):
             original = waiting[key].pop(0)
             attributes |= {"retry_of": original, "deaths": deaths[original]}
-            system_attributes["fixed_params"] = config.space.tunable(record["point"])
-        if record.get("requeue"):
+            system_attributes["fixed_params"] = config.space.tunable(record.point)
+        if record.requeue:
             attributes["requeue"] = True
-            died = record.get("cause") == "killed"
+            died = record.cause == "killed"
             deaths[number] = attributes.get("deaths", 0) + died
             attributes |= {"deaths": deaths[number]} if died else {}
             waiting.setdefault(key, []).append(number)

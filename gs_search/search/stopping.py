@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Rungs", "Verdict", "agreement", "savings"]
+from gs_search.results.record import Rung, TrialRecord
 
-Report = Mapping[str, Any]
-"""``step``, ``psnr_to_teacher``, ``gflops``, ``size_mb``, ``seconds``: what a trial tells at a rung."""
+__all__ = ["Rungs", "Verdict", "agreement", "savings"]
 
 SAME = 1e-9
 """Share by which two costs may differ and still be equal."""
@@ -48,35 +47,35 @@ class Rungs:
 
     def __init__(self, rule: str, margin_db: float) -> None:
         self.rule, self.margin_db = rule, margin_db
-        self._reports: dict[int, dict[int, Report]] = {}
+        self._reports: dict[int, dict[int, Rung]] = {}
 
-    def remember(self, number: int, reports: Iterable[Report]) -> None:
+    def remember(self, number: int, reports: Iterable[Rung]) -> None:
         """Take over what a trial has told before."""
         for report in reports:
-            self._reports.setdefault(int(report["step"]), {})[number] = report
+            self._reports.setdefault(report.step, {})[number] = report
 
-    def judge(self, number: int, report: Report) -> Verdict | None:
+    def judge(self, number: int, report: Rung) -> Verdict | None:
         """Remember what a trial tells, and say by which other one it is dominated, or None where by none."""
-        others = self._reports.setdefault(int(report["step"]), {})
+        others = self._reports.setdefault(report.step, {})
         verdict = None if self.rule == "off" else self._worst(number, report, others)
         others[number] = report
         return verdict
 
-    def _worst(self, number: int, report: Report, others: Mapping[int, Report]) -> Verdict | None:
+    def _worst(self, number: int, report: Rung, others: Mapping[int, Rung]) -> Verdict | None:
         best: Verdict | None = None
         for other, theirs in others.items():
-            cheaper = all(theirs[name] <= report[name] * (1 + SAME) for name in ("gflops", "size_mb"))
-            nearer = theirs["psnr_to_teacher"] - report["psnr_to_teacher"]
+            cheaper = all(getattr(theirs, n) <= getattr(report, n) * (1 + SAME) for n in ("gflops", "size_mb"))
+            nearer = theirs.psnr_to_teacher - report.psnr_to_teacher
             if other != number and cheaper and nearer > self.margin_db and (best is None or nearer > best.margin_db):
-                best = Verdict(int(report["step"]), other, float(nearer))
+                best = Verdict(report.step, other, float(nearer))
         return best
 
 
-def agreement(records: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, int]]:
+def agreement(records: Iterable[TrialRecord]) -> dict[int, tuple[float, int]]:
     """How well each rung foretold the end: Spearman's rank correlation of its distance with the final FID.
 
     Args:
-        records: ``result.json`` of trials; only complete ones with rungs count.
+        records: only complete ones with rungs count.
 
     Returns:
         step of the rung to the correlation (1: the same order) and the number of trials; rungs of fewer than three
@@ -84,10 +83,10 @@ def agreement(records: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, in
     """
     pairs: dict[int, list[tuple[float, float]]] = {}
     for record in records:
-        if record.get("state") == "COMPLETE" and record.get("duplicate_of") is None:
-            for report in record.get("rungs") or ():
-                pair = (-float(report["psnr_to_teacher"]), float(record["objectives"]["fid"]))
-                pairs.setdefault(int(report["step"]), []).append(pair)
+        if record.is_complete and record.duplicate_of is None:
+            for report in record.rungs:
+                pair = (-report.psnr_to_teacher, record.fid)
+                pairs.setdefault(report.step, []).append(pair)
     found = {}
     for step, points in sorted(pairs.items()):
         if len(points) >= 3:
@@ -97,7 +96,7 @@ def agreement(records: Iterable[Mapping[str, Any]]) -> dict[int, tuple[float, in
     return found
 
 
-def savings(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def savings(records: Iterable[TrialRecord]) -> dict[str, Any]:
     """How many trials were left at each rung, and about how many seconds that has saved.
 
     Returns:
@@ -107,12 +106,12 @@ def savings(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     spent: list[float] = []
     whole: list[float] = []
     for record in records:
-        if record.get("state") == "PRUNED" and record.get("rungs"):
-            step = int(record["rungs"][-1]["step"])
+        if record.state == "PRUNED" and record.rungs:
+            step = record.rungs[-1].step
             stopped[step] = stopped.get(step, 0) + 1
-            spent.append(float(record["rungs"][-1]["seconds"]))
-        elif record.get("state") == "COMPLETE" and record.get("seconds") and record.get("duplicate_of") is None:
-            whole.append(float(record["seconds"]))
+            spent.append(record.rungs[-1].seconds)
+        elif record.is_complete and record.seconds and record.duplicate_of is None:
+            whole.append(record.seconds)
     usual = float(np.median(whole)) if whole else 0.0
     return {"stopped": dict(sorted(stopped.items())), "seconds": sum(max(0.0, usual - s) for s in spent)}
 

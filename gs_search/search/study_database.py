@@ -8,7 +8,6 @@ nothing: the next one tells from the file. No Ray in this module.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import statistics
 import warnings
@@ -20,6 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gs_search.errors import BadInput
 from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.record import SCHEMA, Rung, TrialRecord, read_trial, write_record
+from gs_search.results.run_folder import RESULT
 from gs_search.search.backup import ways_out
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.outcomes import (
@@ -234,24 +235,24 @@ class StudyDatabase:
 
     # --- telling
 
-    def tell(self, record: Mapping[str, Any]) -> None:
-        """Enter the ending that ``record``, a ``result.json``, describes; telling twice changes nothing."""
+    def tell(self, record: TrialRecord) -> None:
+        """Enter the ending that ``record`` describes; telling twice changes nothing."""
         violated = self.feasibility.violations(record)
-        if self._patiently(lambda: self._tell(record, violated)) and record["state"] == "COMPLETE":
-            if record.get("duplicate_of") is None:
-                self.records.setdefault(record["key"], int(record["number"]))
+        if self._patiently(lambda: self._tell(record, violated)) and record.is_complete:
+            if record.duplicate_of is None:
+                self.records.setdefault(record.key, record.number)
 
-    def _tell(self, record: Mapping[str, Any], violated: Mapping[str, float]) -> bool:
+    def _tell(self, record: TrialRecord, violated: Mapping[str, float]) -> bool:
         """Say whether there was anything to tell."""
         with transaction(self.study):
             storage: Any = self.study._storage  # the live trial is gone
-            number = int(record["number"])
+            number = record.number
             trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
             trial = storage.get_trial(trial_id)
             if trial.state != TrialState.RUNNING:
                 return False
-            if violated and record.get("constraints") != violated:
-                self.write_result({**record, "constraints": violated})
+            if violated and record.constraints != violated:
+                self.write_result(record.but(constraints=violated))
             attributes = told_attributes(record)
             new = {name: value for name, value in attributes.items() if name not in trial.user_attrs}
             add_user_attributes(self.study, trial_id, new)
@@ -259,34 +260,37 @@ class StudyDatabase:
                 storage.set_trial_user_attr(trial_id, name, attributes[name])
             for name, share in constraint_attributes(violated).items():  # what Trial.set_constraint does
                 storage.set_trial_system_attr(trial_id, name, share)
-            self.study.tell(number, told_values(record), state=TrialState[record["state"]])
+            self.study.tell(number, told_values(record), state=TrialState[record.state])
             return True
 
-    def tell_duplicate(self, asked: Asked, original: int) -> dict[str, Any]:
+    def tell_duplicate(self, asked: Asked, original: int) -> TrialRecord:
         """Answer a point from the record of the trial that had it first; return the new record."""
         record = self.read_result(original)
         if record is None:  # the folder was thinned out by hand; the database still knows the objectives
             values = dict(zip(OBJECTIVES, self.trials()[original].values, strict=True))
-            record = {"schema": 1, "study": self.config.study, "state": "COMPLETE", "objectives": values}
-        record.update(number=asked.number, point=asked.point, key=asked.key, duplicate_of=original)
-        record.setdefault("seed", asked.seed)
-        record.pop("warm_start", None)  # this one is a trial of this study
+            record = TrialRecord(
+                schema_=SCHEMA, study=self.config.study, number=original, state="COMPLETE", objectives=values
+            )
+        seed = asked.seed if record.seed is None else record.seed
+        record = record.but(number=asked.number, point=asked.point, key=asked.key, seed=seed, duplicate_of=original)
+        if record.warm_start is not None:  # this one is a trial of this study
+            record = record.but(warm_start=None)
         self.write_result(record)
         self.tell(record)
         return record
 
-    def fail(self, asked: Asked, cause: str, message: str, *, requeue: bool = False) -> dict[str, Any]:
+    def fail(self, asked: Asked, cause: str, message: str, *, requeue: bool = False) -> TrialRecord:
         """Enter a trial's ending without a result, on disk first; ``requeue`` has the next run repeat it."""
         record = failure_record(self.config.study, asked, cause, message, place=self.folder.trial(asked.number))
         if requeue:
             # Before the file: once that is there, a run that starts after our death tells from it.
             self._attribute(self.trials()[asked.number], "requeue", True)
-            record["requeue"] = True
+            record = record.but(requeue=True)
         self.write_result(record)
         self.tell(record)
         return record
 
-    def refuse(self, asked: Asked) -> dict[str, Any] | None:
+    def refuse(self, asked: Asked) -> TrialRecord | None:
         """Answer a point that is too large to be worth a training; None where it may start.
 
         Raises:
@@ -297,44 +301,41 @@ class StudyDatabase:
             return None
         # To Optuna it is pruned, with a constraint: TPE ranks it by that, behind all that keep the constraints.
         record = failure_record(self.config.study, asked, "infeasible", message, place=self.folder.trial(asked.number))
-        record |= {"state": "PRUNED", "constraints": violated}
+        record = record.but(state="PRUNED", constraints=violated)
         self.write_result(record)
         self.tell(record)
         self.feasibility.check_hope()
         return record
 
-    def leave(self, asked: Asked, verdict: object, report: Mapping[str, Any] | None) -> dict[str, Any]:
+    def leave(self, asked: Asked, verdict: object, report: Rung | None) -> TrialRecord:
         """Enter a trial that was left at a rung, on disk first, with what it had told there."""
-        seconds = None if report is None else float(report["seconds"])
+        seconds = None if report is None else report.seconds
         place = self.folder.trial(asked.number)
         record = failure_record(self.config.study, asked, "dominated", str(verdict), place=place, seconds=seconds)
-        record |= {"state": "PRUNED"}
-        if report is not None:
-            record |= {"rungs": [dict(report)], "partial": dict(report)}
+        record = record.but(state="PRUNED", rungs=() if report is None else (report,))
         self.write_result(record)
         self.tell(record)
         return record
 
     # --- results on disk
 
-    def write_result(self, record: Mapping[str, Any]) -> None:
+    def write_result(self, record: TrialRecord) -> None:
         """Write ``trials/<number>/result.json`` whole."""
-        path = self.folder.trial(int(record["number"])) / "result.json"
-        self.folder.write_json(path, dict(record))
+        path = self.folder.trial(record.number) / RESULT
+        write_record(path, record)
         self.folder.send(path)
 
-    def read_result(self, number: int) -> dict[str, Any] | None:
-        """Read ``result.json`` of a trial; None where there is no whole one of this study and number."""
+    def read_result(self, number: int) -> TrialRecord | None:
+        """Read how a trial ended; None where there is no whole result of this study and number."""
         try:
-            record = json.loads((self.folder.trial(number) / "result.json").read_text("utf-8"))
-        except (OSError, ValueError):
+            record = read_trial(self.folder.trial(number) / RESULT)
+        except BadInput:
             return None
-        fits = isinstance(record, dict) and record.get("number") == number and "state" in record
-        return record if fits and record.get("study") == self.config.study else None
+        return record if record.number == number and record.study == self.config.study else None
 
-    def unheard_result(self, trial: FrozenTrial) -> dict[str, Any] | None:
+    def unheard_result(self, trial: FrozenTrial) -> TrialRecord | None:
         """Result that a running trial has left on disk, whose news did not arrive; None where there is none."""
-        self.folder.fetch(self.folder.trial(trial.number) / "result.json")
+        self.folder.fetch(self.folder.trial(trial.number) / RESULT)
         record = self.read_result(trial.number)
         return record if record is not None and _describes(record, trial) else None
 
@@ -390,9 +391,8 @@ class StudyDatabase:
         return patiently(action, server=is_server(self.study), note=self.note)
 
 
-def _describes(record: Mapping[str, Any], trial: FrozenTrial) -> bool:
+def _describes(record: TrialRecord, trial: FrozenTrial) -> bool:
     """Whether a result is that of this trial, and not of a forgotten one that had the same number."""
-    point = record.get("point") or {}
     if objective_problem(record):
         return False
-    return bool(trial.params) and all(point.get(name) == value for name, value in trial.params.items())
+    return bool(trial.params) and all(record.point.get(name) == value for name, value in trial.params.items())

@@ -21,7 +21,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from gs_search.errors import BadInput
-from gs_search.results.run_folder import RunFolder
+from gs_search.results.record import TrialRecord
+from gs_search.results.run_folder import RESULT, RunFolder
 from gs_search.search.feasibility import constraint_attributes
 from gs_search.search.outcomes import told_attributes, told_values
 from gs_search.search.samplers import generation_attribute
@@ -58,7 +59,7 @@ def refuse_other_teacher(folder: RunFolder, earlier: RunFolder) -> None:
     """Raise BadInput unless both studies have one teacher and one way of measuring."""
     if folder.path.resolve() == earlier.path.resolve():
         raise BadInput(f"--from {earlier}: is the run folder of this very study")
-    here, there = (found.read_json(found.baselines)["protocol"]["id"] for found in (folder, earlier))
+    here, there = (found.measured().protocol.id for found in (folder, earlier))
     if here != there:
         raise BadInput(
             f"--from {earlier}: measured by protocol {there}, {folder} by {here}; such numbers cannot be "
@@ -95,15 +96,15 @@ def warm_start(database: StudyDatabase, earlier: RunFolder) -> WarmStart:
     added = 0
     for record in results:
         point, reason = _point_or_reason(record, made, wanted, space)
-        if not reason and not (earlier.trial(record["number"]) / "student.safetensors").is_file():
+        if not reason and not (earlier.trial(record.number) / "student.safetensors").is_file():
             reason = "without a student"
         if reason:
             skipped[reason] += 1
             continue
-        label, key = f"{name}:{record['number']}", config.space.key(point)
+        label, key = f"{name}:{record.number}", config.space.key(point)
         known = database.records.get(key)
         if known is None:
-            database.records[key] = known = _add(database, {**record, "warm_start": label, "key": key}, point)
+            database.records[key] = known = _add(database, record.but(warm_start=label, key=key), point)
             added += 1
         elif database.trials()[known].user_attrs.get("warm_start") != label or _copied(database, known):
             skipped["known already"] += 1
@@ -111,13 +112,13 @@ def warm_start(database: StudyDatabase, earlier: RunFolder) -> WarmStart:
         _copy(database, earlier, record, known)
     if results:
         # A sampler of this seed would otherwise draw what it drew there.
-        turns = {**database.study.user_attrs.get("earlier_turns", {}), name: results[-1]["number"] + 1}
+        turns = {**database.study.user_attrs.get("earlier_turns", {}), name: results[-1].number + 1}
         patiently(lambda: database.study.set_user_attr("earlier_turns", turns))
     return WarmStart(str(earlier.path), added, dict(skipped.most_common()))
 
 
 def _point_or_reason(
-    record: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping[str, Any], space: SearchSpace
+    record: TrialRecord, theirs: Mapping[str, Any], ours: Mapping[str, Any], space: SearchSpace
 ) -> tuple[dict[str, Value], str]:
     """The point at which a trial lies in this study's space, or why it is left behind.
 
@@ -125,12 +126,12 @@ def _point_or_reason(
         theirs: settings of the study that the trial comes from.
         ours: settings of this one.
     """
-    if record["state"] != "COMPLETE":
+    if not record.is_complete:
         return {}, "not complete"
-    if record.get("duplicate_of") is not None:
+    if record.duplicate_of is not None:
         return {}, "duplicates"
-    made = settings_from_point(record["point"], theirs)
-    point = _translated(record["point"], made, space)
+    made = settings_from_point(record.point, theirs)
+    point = _translated(record.point, made, space)
     if problems := space.check_point(point):
         return {}, f"outside of the space ({problems[0].partition(':')[0]})"
     wanted = settings_from_point(point, ours)
@@ -141,7 +142,7 @@ def _point_or_reason(
 
 def _decided(folder: RunFolder, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A study's settings with what its preparation has decided in place of ``auto``."""
-    precision = (folder.read_json(folder.baselines).get("precision") or {}).get("precision")
+    precision = (folder.measured().precision or {}).get("precision")
     return {**settings, "precision": precision} if precision and settings["precision"] == "auto" else dict(settings)
 
 
@@ -185,7 +186,7 @@ class _Distributions:
         return self._point[name]
 
 
-def _add(database: StudyDatabase, record: Mapping[str, Any], point: Mapping[str, Value]) -> int:
+def _add(database: StudyDatabase, record: TrialRecord, point: Mapping[str, Value]) -> int:
     """Enter a complete trial; return its number here."""
     drawn = _Distributions(point)
     values = database.feasibility.space().suggest(drawn)
@@ -203,23 +204,23 @@ def _add(database: StudyDatabase, record: Mapping[str, Any], point: Mapping[str,
         )
         patiently(lambda: database.study.add_trial(trial))
     # Its number is the database's to give: another process may have queued a point meanwhile.
-    same = (t for t in database.trials() if t.user_attrs.get("warm_start") == record["warm_start"])
-    return next(t.number for t in same if t.user_attrs["key"] == record["key"])
+    same = (t for t in database.trials() if t.user_attrs.get("warm_start") == record.warm_start)
+    return next(t.number for t in same if t.user_attrs["key"] == record.key)
 
 
 def _copied(database: StudyDatabase, number: int) -> bool:
-    return (database.folder.trial(number) / "result.json").is_file()
+    return (database.folder.trial(number) / RESULT).is_file()
 
 
-def _copy(database: StudyDatabase, earlier: RunFolder, record: Mapping[str, Any], number: int) -> None:
+def _copy(database: StudyDatabase, earlier: RunFolder, record: TrialRecord, number: int) -> None:
     """Copy a trial's folder; ``result.json`` last, for it vouches for the rest."""
     trial, place = database.trials()[number], database.folder.trial(number)
     place.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        if (earlier.trial(record["number"]) / name).is_file():
-            shutil.copyfile(earlier.trial(record["number"]) / name, place / name)
+        if (earlier.trial(record.number) / name).is_file():
+            shutil.copyfile(earlier.trial(record.number) / name, place / name)
     own = {name: trial.user_attrs[name] for name in ("key", "warm_start")}
     own |= {"study": database.config.study, "number": number}
     own |= {"point": {**database.config.space.constants, **trial.params}}
     own |= {"constraints": database.feasibility.violations(record)}
-    database.write_result({**record, **own})
+    database.write_result(record.but(**own))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from gs_search.slimming.output_quantizer import OutputQuantizer
 from gs_search.slimming.quantize import ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.teacher import Teacher
 from gs_search.study.settings import SlimmingSettings
+from gs_search.system.files import draft_of
 
 __all__ = ["fingerprint", "load_state", "network_state", "restore_network_", "save_state"]
 
@@ -43,9 +43,8 @@ def save_state(path: Path, state: dict[str, Any], run: str) -> None:
     """Write atomically, behind a digest of the whole; ``run`` is the ``fingerprint``."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "run": run, **state}, buffer)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
-    temporary.replace(path)
+    with draft_of(path) as draft:
+        draft.write_bytes(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
 
 
 def load_state(path: Path, run: str, device: torch.device | str) -> dict[str, Any]:

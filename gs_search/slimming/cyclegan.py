@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from gs_search.networks.architectures import Architecture
 from gs_search.networks.patchgan import PatchGan
 from gs_search.networks.resnet import ResnetGenerator
 from gs_search.slimming.objective import ImageBuffer
+from gs_search.system.files import draft_of
 
 __all__ = ["CycleGanSettings", "OnStep", "initialised", "save_teacher", "squared_distance", "train_teacher"]
 
@@ -186,14 +186,11 @@ def save_teacher(path: Path, generator: ResnetGenerator, architecture: Architect
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
     metadata = {"architecture": json.dumps(architecture.to_json())}
     metadata |= {name: json.dumps(value) for name, value in notes.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
+        with draft_of(path) as draft:
+            save_file(tensors, draft, metadata)
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ gives the same codes, steps and pictures to the last bit.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +34,7 @@ from gs_search.slimming.layers import (
 from gs_search.slimming.output_quantizer import OUTPUT_BITS, OutputGrid, OutputQuantizer
 from gs_search.slimming.quantize import FLOAT_BITS, ActivationQuantizer, WeightQuantizer
 from gs_search.slimming.student_file import decode, encode
+from gs_search.system.files import draft_of
 
 __all__ = [
     "StudentLayer",
@@ -153,9 +153,8 @@ def save_student(path: Path, student: nn.Module, architecture: Known | None, **n
         notes: further text for the description.
     """
     tensors, described = _described(student, architecture)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(encode(tensors, {**described, **notes}))
-    temporary.replace(path)
+    with draft_of(path) as draft:
+        draft.write_bytes(encode(tensors, {**described, **notes}))
     return tensors
 
 

@@ -7,7 +7,7 @@ different constraints may be added up, which is what Optuna's samplers do to tel
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["fid_above_teacher", "is_feasible", "nearest_miss", "resolve", "too_large_to_start", "violations"]
@@ -24,13 +24,13 @@ def fid_above_teacher(text: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def resolve(wanted: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> dict[str, float]:
+def resolve(wanted: Mapping[str, Any], teacher_fid: float | None) -> dict[str, float]:
     """Turn what a study asks for into numbers.
 
     Args:
         wanted: ``constraints`` of the study; None stands for no limit.
-        baselines: content of ``teacher/baselines.json``. A limit that refers to the teacher is left out while
-            there is none: nothing has been measured then that could miss it.
+        teacher_fid: None before it was measured. A limit that refers to it is left out then: nothing has been
+            measured that could miss it.
     """
     limits: dict[str, float] = {}
     for name in OBJECTIVE:
@@ -38,7 +38,7 @@ def resolve(wanted: Mapping[str, Any], baselines: Mapping[str, Any] | None) -> d
         if isinstance(value, str):
             margin = fid_above_teacher(value)
             assert margin is not None, "config.py lets nothing else pass"
-            value = None if baselines is None else float(baselines["teacher"]["fid"]) + margin
+            value = None if teacher_fid is None else teacher_fid + margin
         if value is not None:
             limits[name] = float(value)
     return limits
@@ -69,20 +69,20 @@ def too_large_to_start(target: float | None, limits: Limits, teacher_gflops: flo
     return {"max_gflops": excess} if excess > 1e-6 else {}
 
 
-def nearest_miss(results: Sequence[Mapping[str, Any]], limits: Limits) -> str:
+def nearest_miss(students: Mapping[int, Mapping[str, float]], limits: Limits) -> str:
     """Say in one sentence which student comes closest to keeping the limits.
 
     Args:
-        results: ``result.json`` of complete trials, at least one, none of which is feasible.
+        students: number of each trial to its objectives; at least one, none of which is feasible.
     """
 
-    def total(result: Mapping[str, Any]) -> float:
-        return sum(max(0.0, value) for value in violations(result["objectives"], limits).values())
+    def total(number: int) -> float:
+        return sum(max(0.0, value) for value in violations(students[number], limits).values())
 
-    nearest = min(results, key=total)
+    nearest = min(students, key=total)
     missed = [
-        f"{name} is {limits[name]:.4g}, it has {nearest['objectives'][OBJECTIVE[name]]:.4g}"
-        for name, value in violations(nearest["objectives"], limits).items()
+        f"{name} is {limits[name]:.4g}, it has {students[nearest][OBJECTIVE[name]]:.4g}"
+        for name, value in violations(students[nearest], limits).items()
         if value > 0
     ]
-    return f"trial {nearest['number']} comes nearest ({'; '.join(missed)})"
+    return f"trial {nearest} comes nearest ({'; '.join(missed)})"

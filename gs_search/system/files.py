@@ -1,15 +1,20 @@
-"""Files of the user's, written whole or not at all; and where this package keeps what it can get again."""
+"""Files that are written whole or not at all; JSON among them; and where this package keeps what it can get again."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
-import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gs_search.errors import BadInput
 
-__all__ = ["cache_folder", "write_file"]
+__all__ = ["cache_folder", "draft_of", "read_json", "write_file", "write_json", "write_text"]
 
 
 def cache_folder() -> Path:
@@ -29,24 +34,64 @@ def cache_folder() -> Path:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "gs-search"
 
 
+@contextmanager
+def draft_of(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give the name of a draft beside ``path``, which replaces it at the end: readers see the old content or the new.
+
+    Where the block raises, or writes no draft, ``path`` stays as it was; no draft is ever left.
+
+    Args:
+        durable: the content is to be on the disk before its name is. Without it, what a power cut leaves may be empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        yield draft
+        if draft.exists():
+            if durable:
+                with draft.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with draft_of(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null, because JSON has none."""
+    write_text(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises BadInput naming a file that is missing or torn."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); restore or remove it") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: holds no JSON object; restore or remove it")
+    return content
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file of the user's: all of it, or what was there stays; raises BadInput where that cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with draft_of(path) as draft:
+            draft.write_bytes(content)
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

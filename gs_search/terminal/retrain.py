@@ -15,6 +15,8 @@ from gs_search.system.text import duration
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from gs_search.results.record import Baselines, FullRecord
+
 __all__ = ["Display", "retrain_table", "summary_lines"]
 
 
@@ -75,39 +77,36 @@ class Display:
             self._bar = None
 
 
-def retrain_table(record: Mapping[str, Any], teacher: Mapping[str, Any]) -> RenderableType:
-    """Draw one finished training beside its trial.
-
-    Args:
-        record: its ``result.json``.
-        teacher: the study's ``baselines.json``.
-    """
+def retrain_table(record: FullRecord, baselines: Baselines) -> RenderableType:
+    """Draw one finished training beside its trial, the teacher and the untranslated input."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    test, short = record["test"] or {}, record["short"]
+    test, short = record.test, record.short
     for heading in ("", "FID", "KID", "PSNR dB", "FID, test", "KID, test", "PSNR dB, test", "GFLOPs", "MB", "ms"):
         table.add_column(heading, justify="right" if heading else "left")
 
-    def draw(name: str, found: Mapping[str, Any], kept: Mapping[str, Any] | None, style: str = "") -> None:
-        figures = [(one or {}).get(key) for one in (found, kept) for key in ("fid", "kid", "psnr_to_teacher")]
+    def draw(name: str, found: Mapping[str, Any], kept: Any, style: str = "") -> None:
+        figures = [
+            one.get(key) for one in (found, kept.to_json() if kept else {}) for key in ("fid", "kid", "psnr_to_teacher")
+        ]
         figures += [found.get(key) for key in ("gflops", "size_mb", "latency_ms")]
         forms = (*(".2f", ".4f", ".2f") * 2, ".4g", ".3g", ".1f")
         table.add_row(name, *map(_figure, figures, forms), style=style)
 
-    draw("trained in full", {**record, **record["objectives"]}, test, "bold green")
-    draw("as a trial", {**short, **short["objectives"]}, test.get("short"))
+    draw("trained in full", {**record.to_json(), **record.values}, test, "bold green")
+    draw("as a trial", {**short.to_json(), **short.objectives}, test and test.short)
     table.add_section()
-    draw("teacher", teacher["teacher"], test.get("teacher"))
-    draw("input", teacher["input"], test.get("input"))
-    schedule = record["schedule"]
-    title = Text(f"trial {record['number']} of {record['study']}, trained in full", style="bold green")
+    draw("teacher", baselines.teacher.to_json(), test and test.teacher)
+    draw("input", baselines.input.to_json(), test and test.input)
+    schedule = record.schedule
+    title = Text(f"trial {record.number} of {record.study}, trained in full", style="bold green")
     told = Text(
-        f"{schedule['steps']} steps of {schedule['batch_size']} pictures in {duration(record['seconds'])}; the best of "
-        f"{len(record['looks'])} looks, by FID on validation pictures, was after step {record['best_step']}"
+        f"{schedule['steps']} steps of {schedule['batch_size']} pictures in {duration(record.seconds or 0.0)}; the "
+        f"best of {len(record.looks)} looks, by FID on validation pictures, was after step {record.best_step}"
     )
     lacking = Text("the study keeps no test pictures back", style="yellow")
     return Group(title, table, told, *([] if test else [lacking]))

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +32,16 @@ from gs_search.measure.inception import load_inception
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.networks import ModuleArchitecture
+from gs_search.results.record import (
+    SCHEMA,
+    Baselines,
+    InputFigures,
+    Noise,
+    Protocol,
+    TeacherFigures,
+    read_baselines,
+    write_record,
+)
 from gs_search.slimming.learning_rates import HARMLESS_STEPS, harm_of_rates, rate_factor
 from gs_search.slimming.lessons import Lessons
 from gs_search.slimming.precision import decide, settled
@@ -41,6 +50,7 @@ from gs_search.slimming.student import load_student
 from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.training import RealPictures
 from gs_search.study.settings import SlimmingSettings, settings_from_point
+from gs_search.system.files import draft_of
 from gs_search.system.machine import cores, forget_peak, peak_own_mb
 from gs_search.trial.lessons import view_of, write_lessons
 from gs_search.trial.samples import first_pictures, range_warnings
@@ -58,8 +68,6 @@ if TYPE_CHECKING:
     from gs_search.study.config import StudyConfig
 
 __all__ = ["Groundwork", "device_of", "paint", "prepare"]
-
-SCHEMA = 1
 
 MAX_REAL = 512
 """Pictures of the target domain that are kept for the discriminator."""
@@ -158,35 +166,33 @@ def prepare(
     trial_mb = peak_own_mb()
     kept = ", ".join(f"x {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm)
     log(f"what {HARMLESS_STEPS} steps leave of the teacher, by learning rates: {kept}")
-    folder.write_json(
-        place / "baselines.json",
-        {
-            "schema": SCHEMA,
-            "pictures": [tally.to_json() for tally in data.tallies],
-            "protocol": _protocol(config, data, len(validation), len(reference_pictures), inception.weights_sha256),
-            "teacher": {
-                "fid": frechet_distance(features, reference),
-                "kid": kernel_distance(features, reference.features).full,
-                "gflops": flops.macs / 1e9,
-                "macs_paper": flops.macs_paper,
-                "size_mb": 4 * params / 1e6,
-                "params": params,
-                "psnr_to_teacher": None,
-            },
-            "input": {
-                "fid": frechet_distance(untouched, reference),
-                "kid": kernel_distance(untouched, reference.features).full,
-                "psnr_to_teacher": psnr(_floats(validation), painted),
-            },
-            "noise": {"fid_std": _fid_noise(features, reference, config.seed), "method": NOISE_METHOD},
-            "learning_rate_harm": harm,
-            "frozen": frozen_json(teacher),
-            "precision": precision.to_json(),
-            "gpu_memory": _gpu_memory(device),
-            # Main memory. The steps of ``harm_of_rates``, on the whole teacher, take what no student's exceed.
-            "memory": {"trial_mb": round(trial_mb, 1), "preparation_mb": round(max(preparation_mb, trial_mb), 1)},
-        },
+    baselines = Baselines(
+        schema_=SCHEMA,
+        pictures=tuple(tally.to_json() for tally in data.tallies),
+        protocol=_protocol(config, data, len(validation), len(reference_pictures), inception.weights_sha256),
+        teacher=TeacherFigures(
+            fid=frechet_distance(features, reference),
+            kid=kernel_distance(features, reference.features).full,
+            psnr_to_teacher=None,
+            gflops=flops.macs / 1e9,
+            macs_paper=flops.macs_paper,
+            size_mb=4 * params / 1e6,
+            params=params,
+        ),
+        input=InputFigures(
+            fid=frechet_distance(untouched, reference),
+            kid=kernel_distance(untouched, reference.features).full,
+            psnr_to_teacher=psnr(_floats(validation), painted),
+        ),
+        noise=Noise(fid_std=_fid_noise(features, reference, config.seed), method=NOISE_METHOD),
+        learning_rate_harm=tuple(harm),
+        frozen=frozen_json(teacher),
+        precision=precision.to_json(),
+        gpu_memory=_gpu_memory(device),
+        # Main memory. The steps of ``harm_of_rates``, on the whole teacher, take what no student's exceed.
+        memory={"trial_mb": round(trial_mb, 1), "preparation_mb": round(max(preparation_mb, trial_mb), 1)},
     )
+    write_record(place / "baselines.json", baselines)
 
 
 def _gpu_memory(device: torch.device) -> dict[str, float] | None:
@@ -205,7 +211,7 @@ class Groundwork:
 
     def __init__(self, place: Path, config: StudyConfig) -> None:
         self.device = device_of(config)
-        self.baselines: dict[str, Any] = json.loads((place / "baselines.json").read_text())
+        self.baselines = read_baselines(place / "baselines.json")
         generator, self.architecture = saved_generator(place / "generator.safetensors", place / "source")
         self._own = generator if isinstance(self.architecture, ModuleArchitecture) else None
         self.teacher = Teacher(generator, config.image_px).to(self.device)
@@ -230,14 +236,14 @@ class Groundwork:
 
     def settled(self, settings: SlimmingSettings) -> SlimmingSettings:
         """The settings with ``precision: auto`` replaced by what the preparation has decided for all of the study."""
-        decided = self.baselines.get("precision")
+        decided = self.baselines.precision
         if settings.precision != "auto" or decided is None:  # of a version that knew no ``auto``
             return settled(settings, self.device)
         return dataclasses.replace(settings, precision=decided["precision"])
 
     def rate_factor(self, *student_psnr: float) -> float:
         """Factor on the learning rates for an unpruned network, or for a student of so many decibels."""
-        return rate_factor(self.baselines["learning_rate_harm"], *student_psnr)
+        return rate_factor(self.baselines.learning_rate_harm, *student_psnr)
 
     def real(self, seed: int) -> RealPictures | None:
         """A source of target-domain pictures in [-1, 1] for the discriminator, or None where there are none."""
@@ -304,7 +310,7 @@ def _reference_pictures(config: StudyConfig, data: DataSource, teacher: Teacher)
     return to_uint8(paint(teacher.network, _evaluation_pictures(data.source("reference"), config.data.reference)))
 
 
-def _protocol(config: StudyConfig, data: DataSource, pictures: int, references: int, weights: str) -> dict[str, Any]:
+def _protocol(config: StudyConfig, data: DataSource, pictures: int, references: int, weights: str) -> Protocol:
     protocol: dict[str, Any] = {
         "generator_split": "val",
         "pictures": pictures,
@@ -318,7 +324,7 @@ def _protocol(config: StudyConfig, data: DataSource, pictures: int, references: 
         "data": data.describe(),
     }
     digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
-    return {"id": digest[:12], **protocol}
+    return Protocol.from_json({"id": digest[:12], **protocol})
 
 
 def _boldest(config: StudyConfig) -> SlimmingSettings:
@@ -340,9 +346,8 @@ def _save_targets(path: Path, targets: RepairTargets, pictures: Tensor) -> None:
     for name in targets.outputs:
         tensors[f"positions/{name}"] = targets.positions[name].to(torch.int32).cpu().contiguous()
         tensors[f"outputs/{name}"] = targets.outputs[name].cpu().contiguous()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    with draft_of(path) as draft:
+        save_file(tensors, draft)
 
 
 def _load_targets(path: Path, device: torch.device) -> RepairTargets:

@@ -14,7 +14,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,18 +25,17 @@ from torch import Tensor, nn
 import gs_search
 from gs_search.data.images import grid, to_uint8, write_png
 from gs_search.errors import BadInput, CheckpointError, TrialFailed
-from gs_search.measure.features import inception_features
-from gs_search.measure.fid import frechet_distance
 from gs_search.measure.flops import count_flops
-from gs_search.measure.kid import kernel_distance
-from gs_search.measure.latency import latency_ms
 from gs_search.measure.psnr import psnr
-from gs_search.slimming.layers import slim_layers
+from gs_search.results.record import SCHEMA, Parity, Rung, TrialRecord, write_record
+from gs_search.results.run_folder import RESULT
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.run import Slimmed, slim_in_rungs
 from gs_search.slimming.student import save_student, student_mb
 from gs_search.study.settings import Point, settings_from_point
+from gs_search.system.files import write_text
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint, prepare
+from gs_search.trial.evaluate import costs, look_at
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
@@ -45,40 +43,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOOK_PICTURES",
-    "TrialResult",
     "curve_csv",
     "dump_images",
-    "layer_rows",
     "peak_memory_mb",
     "prepare",
     "repair_targets",
     "run_trial",
     "trial_in_rungs",
+    "versions",
     "write_samples",
 ]
-
-SCHEMA = 1
 
 LOOK_PICTURES = 32
 """Validation pictures on which a student is judged at a rung."""
 
 CHECKPOINT_EVERY = 50
 """Training steps between two checkpoints; a trial that was killed loses no more."""
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """A finished trial: its numbers, as ``result.json`` has them."""
-
-    record: dict[str, Any]
-
-    @property
-    def objectives(self) -> dict[str, float]:
-        """``fid``, ``gflops``, ``size_mb``, in this order; all are minimised."""
-        return dict(self.record["objectives"])
-
-    def to_json(self) -> dict[str, Any]:
-        return self.record
 
 
 def run_trial(
@@ -88,21 +68,25 @@ def run_trial(
     *,
     number: int,
     seed: int,
+    place: Path | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
-) -> TrialResult:
+) -> TrialRecord:
     """Run one trial to its end and write its folder; ``result.json`` comes last, so that it vouches for the rest.
 
     On a CPU the same point and seed give the same files, bit for bit, times and memory aside.
 
+    Args:
+        place: where its files go; the trial's folder in the run folder unless given.
+
     Raises:
         TrialFailed: with the cause; the folder then holds ``log.txt`` and whatever was finished.
     """
-    trial = trial_in_rungs(point, config, folder, number=number, seed=seed, on_progress=on_progress)
+    trial = trial_in_rungs(point, config, folder, number=number, seed=seed, place=place, on_progress=on_progress)
     while True:
         try:
             next(trial)
         except StopIteration as end:
-            result: TrialResult = end.value
+            result: TrialRecord = end.value
             return result
 
 
@@ -113,24 +97,24 @@ def trial_in_rungs(
     *,
     number: int,
     seed: int,
+    place: Path | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
-) -> Generator[dict[str, Any], None, TrialResult]:
+) -> Generator[Rung, None, TrialRecord]:
     """``run_trial``, that pauses at every rung of the study and tells how far the student is.
 
     A trial that was killed goes on from its last checkpoint, whatever its number is now, and ends in the same bits.
 
     Yields:
-        ``step``, ``psnr_to_teacher`` (decibels on a few validation pictures), ``gflops`` and ``size_mb`` (both
-        final), ``seconds`` so far.
+        What it has come to at the rung.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    place = folder.trial(number)
+    place = folder.trial(number) if place is None else place
     place.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
 
     def log(line: str) -> None:
         lines.append(f"{time.monotonic() - clock:8.1f} s  {line}")
-        folder.write_text(place / "log.txt", "\n".join(lines) + "\n")
+        write_text(place / "log.txt", "\n".join(lines) + "\n")
 
     try:
         record = yield from _run(point, config, folder, place, number, seed, clock, log, on_progress)
@@ -140,14 +124,14 @@ def trial_in_rungs(
     except torch.OutOfMemoryError as error:
         log(f"failed (out_of_memory): {error}")
         raise TrialFailed("out_of_memory", str(error).splitlines()[0]) from error
-    record |= {
-        "seconds": round(time.monotonic() - clock, 3),
-        "peak_memory_mb": peak_memory_mb(),
-        "started": started.isoformat(timespec="seconds"),
-    }
+    record = record.but(
+        seconds=round(time.monotonic() - clock, 3),
+        peak_memory_mb=peak_memory_mb(),
+        started=started.isoformat(timespec="seconds"),
+    )
     log("done")
-    folder.write_json(place / "result.json", record)
-    return TrialResult(record)
+    write_record(place / RESULT, record)
+    return record
 
 
 def _run(
@@ -160,7 +144,7 @@ def _run(
     clock: float,
     log: Callable[[str], None],
     on_progress: Callable[[dict[str, Any]], None] | None,
-) -> Generator[dict[str, Any], None, dict[str, Any]]:
+) -> Generator[Rung, None, TrialRecord]:
     ground = Groundwork.of(folder, config)
     settings = ground.settled(settings_from_point(point, config.settings))
     if ground.device.type == "cpu":
@@ -216,15 +200,15 @@ def _run(
             return (yield from _run(point, config, folder, place, number, seed, clock, log, on_progress))
         notes = rung.notes
         notes |= found
-        report = {
-            "step": rung.step,
-            "psnr_to_teacher": found["psnr"] if rung.step == 0 else look(rung.network),
-            "gflops": count_flops(rung.network, config.image_px).macs / 1e9,
-            "size_mb": student_mb(rung.network, ground.architecture),
-            "seconds": round(time.monotonic() - clock, 3),
-        }
-        notes["rungs"] = [*notes.get("rungs", []), report]
-        log(f"rung of {rung.step} steps: {report['psnr_to_teacher']:.2f} dB, {report['gflops']:.4g} GFLOPs")
+        report = Rung(
+            step=rung.step,
+            psnr_to_teacher=found["psnr"] if rung.step == 0 else look(rung.network),
+            gflops=count_flops(rung.network, config.image_px).macs / 1e9,
+            size_mb=student_mb(rung.network, ground.architecture),
+            seconds=round(time.monotonic() - clock, 3),
+        )
+        notes["rungs"] = [*notes.get("rungs", []), report.to_json()]
+        log(f"rung of {rung.step} steps: {report.psnr_to_teacher:.2f} dB, {report.gflops:.4g} GFLOPs")
         try:
             yield report
         except GeneratorExit:  # left here for good
@@ -235,47 +219,44 @@ def _run(
     file = place / "student.safetensors"
     save_student(file, slimmed.network, ground.architecture)
     student = ground.load_student(file).to(ground.device)
-    painted = paint(student, ground.validation)
-    if not torch.isfinite(painted).all():
-        raise TrialFailed("nan", "the student paints pictures that are not numbers")
-    features = inception_features(to_uint8(painted), model=ground.inception)
-    fid = frechet_distance(features, ground.reference)
-    flops = count_flops(student, config.image_px)
-    log(f"FID {fid:.2f}")
-    folder.write_text(place / "curve.csv", curve_csv(slimmed.curve))
-    write_samples(place / "samples.png", ground, painted)
+    seen = look_at(student, ground, ground.validation, ground.validation_outputs)
+    spent = costs(student, file, ground, config)
+    log(f"FID {seen.fid:.2f}")
+    write_text(place / "curve.csv", curve_csv(slimmed.curve))
+    write_samples(place / "samples.png", ground, seen.painted)
     checkpoint.unlink(missing_ok=True)
-    return {
-        "schema": SCHEMA,
-        "study": config.study,
-        "number": number,
-        "state": "COMPLETE",
-        "cause": None,
-        "message": None,
-        "point": dict(point),
-        "key": config.space.key(point),
-        "seed": seed,
-        "objectives": {"fid": fid, "gflops": flops.macs / 1e9, "size_mb": file.stat().st_size / 1e6},
-        "kid": kernel_distance(features, ground.reference.features).full,
-        "psnr_to_teacher": psnr(painted, ground.validation_outputs),
-        "psnr_before_training": notes["psnr"],
-        "learning_rate_factor": notes["factor"],
-        "rungs": notes["rungs"],
-        "macs": flops.macs,
-        "macs_paper": flops.macs_paper,
-        "params": sum(p.numel() for p in slimmed.network.parameters()),
-        "latency_ms": latency_ms(student, config.image_px, repeats=config.measure.latency_repeats),
-        "layers": layer_rows(ground, student),
-        "parity": slimmed.parity.to_json(),
-        "steps": settings.steps,
-        "precision": settings.precision,
-        "protocol": ground.baselines["protocol"]["id"],
-        "versions": {
-            "gs_search": gs_search.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
+    return TrialRecord(
+        schema_=SCHEMA,
+        study=config.study,
+        number=number,
+        state="COMPLETE",
+        cause=None,
+        message=None,
+        point=dict(point),
+        key=config.space.key(point),
+        seed=seed,
+        objectives={"fid": seen.fid, "gflops": spent.gflops, "size_mb": spent.size_mb},
+        kid=seen.kid,
+        psnr_to_teacher=seen.psnr_to_teacher,
+        psnr_before_training=notes["psnr"],
+        learning_rate_factor=notes["factor"],
+        rungs=tuple(Rung.from_json(rung) for rung in notes["rungs"]),
+        macs=spent.macs,
+        macs_paper=spent.macs_paper,
+        params=spent.params,
+        latency_ms=spent.latency_ms,
+        layers=spent.layers,
+        parity=Parity.from_json(slimmed.parity.to_json()),
+        steps=settings.steps,
+        precision=settings.precision,
+        protocol=ground.baselines.protocol.id,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a training's figures may depend on."""
+    return {"gs_search": gs_search.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[str, int]:
@@ -313,26 +294,6 @@ def repair_targets(ground: Groundwork, pictures: int) -> RepairTargets:
         return ground.targets
     inputs = ground.lessons.batch(range(min(pictures, len(ground.lessons))), ground.device).inputs
     return record_targets(ground.teacher.network, inputs)
-
-
-def layer_rows(ground: Groundwork, student: nn.Module) -> list[dict[str, Any]]:
-    """Width and bits of each of the teacher's layers in the student; 0 wide where it is gone."""
-    kept = slim_layers(student)
-    rows = []
-    for layer in ground.teacher.graph.layers.values():
-        conv = kept.get(layer.name)
-        weights, inputs = (conv.weight_quantizer, conv.input_quantizer) if conv is not None else (None, None)
-        rows.append(
-            {
-                "name": layer.name,
-                "group": layer.group,
-                "width": conv.num_outputs if conv is not None else 0,
-                "full_width": layer.outputs,
-                "weight_bits": weights.bits if weights is not None else 32,
-                "activation_bits": inputs.bits if inputs is not None else 32,
-            }
-        )
-    return rows
 
 
 def write_samples(path: Path, ground: Groundwork, painted: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gs_search.dashboard.gate import DashboardGate
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.feasibility import Feasibility, constraint_attributes
 from gs_search.search.storage import close_study, open_study
@@ -42,12 +43,12 @@ def write_filled_run(path: Path, *, trials: int = 24) -> RunFolder:
     return folder
 
 
-def frozen(record: Mapping[str, Any], folder: RunFolder) -> FrozenTrial:
+def frozen(record: TrialRecord, folder: RunFolder) -> FrozenTrial:
     """The trial that a run would have made of a ``result.json``."""
     trial = create_trial(
-        state=TrialState[record["state"]],
+        state=TrialState[record.state],
         values=told_values(record),
-        params=record["point"],
+        params=record.point,
         distributions=SPACE,
         user_attrs=told_attributes(record),
     )

@@ -27,6 +27,7 @@ from gs_search.errors import BadInput, GsSearchError
 from gs_search.results.pareto import dominates
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import NoStudyYet, close_study, open_study
+from gs_search.system.files import read_json, write_json
 from tests.dashboard.filled_run import MAX_GFLOPS, frozen, opened
 from tests.synthetic_run import result
 from tests.web.asking import ask
@@ -83,7 +84,7 @@ def test_the_study_is_filled(app: DashboardApp, original: RunFolder) -> None:
         assert json.loads(entry["graph_object"])["data"]
     assert len(study["trials"]) == 24
     for trial in study["trials"]:
-        record = original.read_json(original.trial(trial["number"]) / "result.json")
+        record = read_json(original.trial(trial["number"]) / "result.json")
         body = trial["note"]["body"]
         if record["state"] == "COMPLETE":
             assert f"{record['objectives']['fid']:.1f}" in body
@@ -114,15 +115,15 @@ def test_nothing_else_can_be_asked_for(app: DashboardApp, artifact: str) -> None
 
 
 def test_the_best_trials_are_the_feasible_front(app: DashboardApp, original: RunFolder) -> None:
-    complete = [record for record in original.results() if record["state"] == "COMPLETE"]
-    feasible = [r for r in complete if r["objectives"]["gflops"] <= MAX_GFLOPS]
+    complete = [record for record in original.results() if record.is_complete]
+    feasible = [r for r in complete if r.values["gflops"] <= MAX_GFLOPS]
     assert 0 < len(feasible) < len(complete)
-    points = {r["number"]: list(r["objectives"].values()) for r in feasible}
+    points = {r.number: list(r.values.values()) for r in feasible}
     front = {n for n, p in points.items() if not any(dominates(other, p) for other in points.values())}
     study = detail(app)
     assert {trial["number"] for trial in study["best_trials"]} == front
     infeasible = {t["number"] for t in study["trials"] if any(share > 0 for share in t["constraints"])}
-    assert infeasible == {r["number"] for r in complete} - points.keys()
+    assert infeasible == {r.number for r in complete} - points.keys()
 
 
 def test_csv_and_importances(app: DashboardApp) -> None:
@@ -189,10 +190,10 @@ def test_it_follows_a_search(live: DashboardApp, folder: RunFolder) -> None:
     assert len(shown["trials"]) == 26 and shown["trials"][25]["state"] == "Running"
     assert "**Running**" in shown["trials"][25]["note"]["body"]
     assert "**Finished**" in shown["trials"][24]["note"]["body"]  # from the database alone: its file is not there yet
-    folder.write_json(folder.trial(24) / "result.json", record)
+    write_json(folder.trial(24) / "result.json", record)
     shutil.copy(folder.trial(3) / "samples.png", folder.trial(24) / "samples.png")
     failed = result(25, "nan") | {"point": {}}
-    folder.write_json(folder.trial(25) / "result.json", failed)
+    write_json(folder.trial(25) / "result.json", failed)
     study.tell(running, state=TrialState.FAIL)
     shown = detail(live)
     assert "1.5" in shown["trials"][24]["note"]["body"] and shown["trials"][24]["artifacts"]
@@ -253,9 +254,9 @@ def test_notes_of_people_reach_the_study(folder: RunFolder) -> None:
     assert ask(gate, "/api/studies/1/note", "PUT", body={"version": 1, "body": "All mine."}).status == 204
     assert ask(gate, "/api/studies/1", "DELETE", body={}).status == 403
     # What the run says changes; what the user says stays.
-    record = folder.read_json(folder.trial(3) / "result.json")
+    record = read_json(folder.trial(3) / "result.json")
     record["objectives"]["fid"] = 12.345
-    folder.write_json(folder.trial(3) / "result.json", record)
+    write_json(folder.trial(3) / "result.json", record)
     study = detail(app)
     note = study["trials"][3]["note"]
     assert note["version"] == 1 and note["body"].startswith("Ship it!\n\n") and "12.3" in note["body"]

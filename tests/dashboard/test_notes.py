@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gs_search.dashboard.notes import _code, is_untouched, merged, study_note, trial_note
 from gs_search.results.front import front_document
+from gs_search.results.record import Baselines, TrialRecord
 from gs_search.results.run_folder import RunFolder
 from tests.synthetic_run import baselines
 
@@ -26,7 +27,7 @@ RECORD: dict[str, Any] = {
         {"name": "c", "group": "body", "width": 22, "full_width": 64, "weight_bits": 6, "activation_bits": 8},
         {"name": "d", "group": "head", "width": 3, "full_width": 3, "weight_bits": 8, "activation_bits": 8},
     ],
-    "parity": {"max_abs_difference": 3.1e-13, "code_mismatches": 0, "pictures": 2},
+    "parity": {"max_abs_difference": 3.1e-13, "code_mismatches": 0, "codes": 4096, "pictures": 2},
     "seconds": 29.9,
     "steps": 250,
     "peak_memory_mb": 1363.5,
@@ -35,8 +36,12 @@ RECORD: dict[str, Any] = {
 
 
 def note(record: dict[str, Any], state: str = "COMPLETE", **more: Any) -> str:
-    options: dict[str, Any] = {"folder": "runs/my study", "baselines": baselines(), "violated": {}} | more
-    return trial_note(7, state, record, **options)
+    options: dict[str, Any] = {"folder": "runs/my study", "baselines": Baselines.from_json(baselines()), "violated": {}}
+    options |= {"cause": record.get("cause"), "message": record.get("message")} | more
+    ended = (
+        TrialRecord.from_json({"number": 7, "state": state} | record) if state not in ("RUNNING", "WAITING") else None
+    )
+    return trial_note(7, state, ended, **options)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -74,7 +79,7 @@ def test_an_infeasible_one_names_what_it_misses() -> None:
 
 
 def test_endings_without_a_student() -> None:
-    rung = {"step": 0, "psnr_to_teacher": 17.73, "gflops": 0.0241, "size_mb": 0.0288}
+    rung = {"step": 0, "psnr_to_teacher": 17.73, "gflops": 0.0241, "size_mb": 0.0288, "seconds": 3.0}
     stopped = note({"cause": "dominated", "message": "trial 2 is nearer", "rungs": [rung]}, "PRUNED")
     assert stopped.startswith("**Stopped early** (dominated).\n\n`trial 2 is nearer`")
     assert "At step 0: 17.7 dB to the teacher, 0.0241 GFLOPs, 0.0288 MB." in stopped

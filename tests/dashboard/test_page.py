@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,44 @@ from gs_search.dashboard.figures import FIGURES, MOST_TOLD, study_figures
 from gs_search.dashboard.page import RunPage
 from gs_search.report.content import gather
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json
 from tests.dashboard.filled_run import MAX_GFLOPS
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the JSON files that were really read."""
-    read_json, seen = RunFolder.read_json, []
+    read, seen = RunFolder.read, []
 
-    def counted(self: RunFolder, path: Path) -> dict[str, Any]:
+    def counted(self: RunFolder, path: Path, reader: Callable[[Path], Any]) -> Any:
         seen.append(f"{path.parent.name}/{path.name}")
-        return read_json(self, path)
+        return read(self, path, reader)
 
-    monkeypatch.setattr(RunFolder, "read_json", counted)
+    monkeypatch.setattr(RunFolder, "read", counted)
     return seen
 
 
 def test_files_are_read_when_they_change(folder: RunFolder, reads: list[str]) -> None:
     page = RunPage(folder)
     first = page.study_now()
-    notes = [page.trial(number, "COMPLETE", {}).note for number in range(24)]
+    notes = [page.trial(number, "COMPLETE").note for number in range(24)]
     assert reads.count("3/result.json") == 1 and reads.count("teacher/baselines.json") == 1
     reads.clear()
     assert page.study_now() == first
-    assert [page.trial(number, "COMPLETE", {}).note for number in range(24)] == notes
+    assert [page.trial(number, "COMPLETE").note for number in range(24)] == notes
     assert reads == []
 
-    record = folder.read_json(folder.trial(3) / "result.json")
+    record = read_json(folder.trial(3) / "result.json")
     record["objectives"]["fid"] = 12.345
-    folder.write_json(folder.trial(3) / "result.json", record)
+    write_json(folder.trial(3) / "result.json", record)
     reads.clear()
-    assert "12.3" in page.trial(3, "COMPLETE", {}).note
+    assert "12.3" in page.trial(3, "COMPLETE").note
     assert "12.3" in page.study_now().note
     assert reads == ["3/result.json"]
-    baselines = folder.read_json(folder.baselines)
+    baselines = read_json(folder.baselines)
     baselines["teacher"]["fid"] = 45.678
-    folder.write_json(folder.baselines, baselines)
-    assert "45.7" in page.trial(3, "COMPLETE", {}).note
+    write_json(folder.baselines, baselines)
+    assert "45.7" in page.trial(3, "COMPLETE").note
 
 
 def test_the_study_is_drawn_anew_when_something_changes(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +72,7 @@ def test_the_study_is_drawn_anew_when_something_changes(folder: RunFolder, monke
     assert page.study().note != first.note
     result.write_text("{torn")
     assert "3/result.json" in page.study().note and page.study().figures == {}
-    assert "cannot be read" in page.trial(3, "COMPLETE", {"cause": "nan"}).note
+    assert "cannot be read" in page.trial(3, "COMPLETE", "nan").note
 
 
 def test_asking_does_not_wait_for_what_takes_long(original: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,23 +99,23 @@ def test_asking_does_not_wait_for_what_takes_long(original: RunFolder, monkeypat
 def test_infeasible_trials_say_so(original: RunFolder) -> None:
     page = RunPage(original)
     for record in original.results():
-        shown = page.trial(record["number"], record["state"], {})
-        misses = record["state"] == "COMPLETE" and record["objectives"]["gflops"] > MAX_GFLOPS
+        shown = page.trial(record.number, record.state)
+        misses = record.is_complete and record.values["gflops"] > MAX_GFLOPS
         assert ("**Infeasible**" in shown.note) is misses
         assert any(share > 0 for share in shown.violated.values()) is misses
 
 
 def test_a_running_trial_tells_how_far_it_is(folder: RunFolder) -> None:
     page = RunPage(folder)
-    assert page.trial(30, "RUNNING", {}).note == "**Running**."
-    folder.write_json(folder.trial(30) / "progress.json", {"step": 40, "steps": 80, "psnr_to_teacher": 30.0})
-    assert "Step 40 of 80, 30.0 dB" in page.trial(30, "RUNNING", {}).note
+    assert page.trial(30, "RUNNING").note == "**Running**."
+    write_json(folder.trial(30) / "progress.json", {"step": 40, "steps": 80, "psnr_to_teacher": 30.0})
+    assert "Step 40 of 80, 30.0 dB" in page.trial(30, "RUNNING").note
     # One that is repeated has a result of its first attempt.
-    assert "Running" in page.trial(3, "RUNNING", {}).note and "FID" not in page.trial(3, "RUNNING", {}).note
+    assert "Running" in page.trial(3, "RUNNING").note and "FID" not in page.trial(3, "RUNNING").note
 
 
 def test_what_only_the_database_knows(original: RunFolder) -> None:
-    shown = RunPage(original).trial(99, "FAIL", {"cause": "killed", "message": "the run died"})
+    shown = RunPage(original).trial(99, "FAIL", "killed", "the run died")
     assert shown.note == "**Failed** (killed).\n\n`the run died`"
 
 
@@ -170,11 +172,11 @@ def test_one_figure_fails_alone(folder: RunFolder) -> None:
 
 
 def test_an_odd_file_hides_nothing_else(folder: RunFolder) -> None:
-    page, record = RunPage(folder), folder.read_json(folder.trial(3) / "result.json")
+    page, record = RunPage(folder), read_json(folder.trial(3) / "result.json")
     for field in ("objectives", "layers", "parity", "rungs", "constraints"):
         for value in ({}, {"a": 1}, [1], "x", 7):
-            folder.write_json(folder.trial(3) / "result.json", record | {field: value})
+            write_json(folder.trial(3) / "result.json", record | {field: value})
             for state in ("COMPLETE", "PRUNED", "FAIL"):
-                assert page.trial(3, state, {}).note
-            assert "FID" in page.trial(4, "COMPLETE", {}).note
+                assert page.trial(3, state).note
+            assert "FID" in page.trial(4, "COMPLETE").note
         assert page.study_now().note

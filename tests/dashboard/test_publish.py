@@ -19,6 +19,7 @@ from gs_search.dashboard.publish import publish, publish_quietly
 from gs_search.dashboard.stored import PIECE
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import close_study
+from gs_search.system.files import read_json, write_json
 from tests.dashboard.filled_run import opened
 from tests.web.asking import ask
 
@@ -67,7 +68,7 @@ def test_plain_optuna_dashboard_shows_it(study: optuna.Study, folder: RunFolder)
     for entry in shown["plotly_graph_objects"]:
         assert json.loads(entry["graph_object"])["data"], "whole, out of pieces"
     for trial in shown["trials"]:
-        record = folder.read_json(folder.trial(trial["number"]) / "result.json")
+        record = read_json(folder.trial(trial["number"]) / "result.json")
         assert trial["note"]["version"] == 1
         told = f"{record['objectives']['fid']:.1f}" if record["objectives"] else record["cause"]
         assert told in trial["note"]["body"]
@@ -86,8 +87,8 @@ def test_a_second_time_writes_only_what_is_new(study: optuna.Study, folder: RunF
     written = changes(study)
     again = publish(study, folder)
     assert (again.attributes, again.pictures) == (0, 0) and written == []
-    record = folder.read_json(folder.trial(3) / "result.json")
-    folder.write_json(folder.trial(3) / "result.json", record | {"peak_memory_mb": 123.0})
+    record = read_json(folder.trial(3) / "result.json")
+    write_json(folder.trial(3) / "result.json", record | {"peak_memory_mb": 123.0})
     assert publish(study, folder).attributes == 2  # the piece of one note, and its version
     assert [line.split(" SET ")[0] for line in written] == ["UPDATE study_system_attributes"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from stand_ins import objectives
 
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.outcomes import Asked
 from gs_search.search.study_database import StudyDatabase
@@ -52,13 +53,14 @@ def write_study(
     return root / "study.yaml"
 
 
-def record_of(database: StudyDatabase, asked: Asked, **changes: Any) -> dict[str, Any]:
-    """A complete trial's ``result.json``."""
-    return {
+def record_of(database: StudyDatabase, asked: Asked, **changes: Any) -> TrialRecord:
+    """How a complete trial ended."""
+    content = {
         "schema": 1, "study": "engine", "number": asked.number, "state": "COMPLETE", "cause": None,
         "message": None, "point": asked.point, "key": asked.key, "seed": asked.seed, "seconds": 2.0,
         "objectives": objectives(asked.point, asked.seed), **changes,
     }  # fmt: skip
+    return TrialRecord.from_json(content)
 
 
 def complete(database: StudyDatabase, asked: Asked) -> None:

@@ -16,6 +16,7 @@ from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import close_study
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.study.config import StudyConfig
+from gs_search.system.files import write_json
 
 
 def searcher_of(database: StudyDatabase, total: int = 4) -> StudySearcher:
@@ -37,8 +38,8 @@ def short_search(config: StudyConfig, folder: RunFolder, at: Callable[[StudyData
                 asked = searcher.live[other]
                 record = record_of(database, asked)
                 # Of the worker, whose disk is another matter.
-                RunFolder.write_json(folder, folder.trial(asked.number) / "result.json", record)
-                searcher.on_trial_complete(other, {"record": [record], "done": True})
+                write_json(folder.trial(asked.number) / "result.json", record.to_json())
+                searcher.on_trial_complete(other, {"record": [record.to_json()], "done": True})
             del live[other]
         live[name] = searcher.suggest(name)
         if searcher.error is not None or live[name] == Searcher.FINISHED:
@@ -53,12 +54,12 @@ def assert_whole_after_the_next_run(config: StudyConfig, folder: RunFolder) -> N
     database.requeue()
     assert not database.running()
     for record in folder.results():
-        assert database.trials()[record["number"]].state.name == record["state"]
+        assert database.trials()[record.number].state.name == record.state
     searcher = searcher_of(database)
     while isinstance(searcher.suggest("x"), dict):
         record = record_of(database, searcher.live["x"])
         database.write_result(record)
-        searcher.on_trial_complete("x", {"record": [record], "done": True})
+        searcher.on_trial_complete("x", {"record": [record.to_json()], "done": True})
     assert searcher.error is None
     states = state_counts(database)
     assert states["COMPLETE"] == 4 and states.keys() <= {"COMPLETE", "FAIL"}

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.errors import TrialFailed
+from gs_search.results.record import Rung, TrialRecord, write_record
+from gs_search.system.files import read_json, write_json
 
 PROTOCOL = {
     "id": "stand-in", "generator_split": "val", "pictures": 1, "reference": "none", "reference_pictures": 1,
@@ -27,20 +29,10 @@ REFERENCE = {
 }
 
 
-class Result:
-    """What the engine needs of a ``TrialResult``."""
-
-    def __init__(self, record: dict[str, Any]) -> None:
-        self.record = record
-
-    def to_json(self) -> dict[str, Any]:
-        return self.record
-
-
 def prepare(config: Any, folder: Any, log: Any, *, retrain_teacher: bool = False) -> None:
     """Write baselines, and count the calls in ``teacher/calls``."""
     log("preparing")
-    folder.write_json(folder.baselines, REFERENCE)
+    write_json(folder.baselines, REFERENCE)
     with (folder.teacher / "calls").open("a") as calls:
         calls.write("again\n" if retrain_teacher else "once\n")
 
@@ -58,12 +50,12 @@ def objectives(point: Any, seed: int) -> dict[str, float]:
     return {"fid": 60 / share**0.4 + 40 / bits + noise, "gflops": share, "size_mb": share * bits / 32}
 
 
-def trial(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> Result:
+def trial(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> TrialRecord:
     """A trial that takes ``distill_weight`` milliseconds and ends well."""
     time.sleep(float(point.get("distill_weight", 0.0)) / 1000)
     record = good_record(point, config, number, seed)
-    folder.write_json(folder.trial(number) / "result.json", record)
-    return Result(record)
+    write_json(folder.trial(number) / "result.json", record)
+    return TrialRecord.from_json(record)
 
 
 def good_record(point: Any, config: Any, number: int, seed: int) -> dict[str, Any]:
@@ -81,11 +73,10 @@ def in_rungs(point: Any, config: Any, folder: Any, *, number: int, seed: int, on
     values = objectives(point, seed)
     psnr = 30 - values["fid"] / 10 - 3 * float(point.get("sparsity_multiplier", 0.0))
     costs = {name: values[name] for name in ("gflops", "size_mb")}
-    report = {"step": 0, "psnr_to_teacher": psnr, **costs, "seconds": 0.001}
+    report = Rung(step=0, psnr_to_teacher=psnr, **costs, seconds=0.001)
     yield report
-    result = trial(point, config, folder, number=number, seed=seed)
-    result.record["rungs"] = [report]
-    folder.write_json(folder.trial(number) / "result.json", result.record)
+    result = trial(point, config, folder, number=number, seed=seed).but(rungs=(report,))
+    write_record(folder.trial(number) / "result.json", result)
     return result
 
 
@@ -104,20 +95,20 @@ def resumable(point: Any, config: Any, folder: Any, *, number: int, seed: int, o
     state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"done": 0, "rungs": []}
     mark(folder, "begin", number, key, state["done"])
     try:
-        yield from state["rungs"]
+        yield from map(Rung.from_json, state["rungs"])
         while state["done"] < STEPS:
             if state["done"] in RUNGS[len(state["rungs"]) :]:
                 state["rungs"].append(look(point, seed, state["done"]))
-                folder.write_json(checkpoint, state)
-                yield state["rungs"][-1]
+                write_json(checkpoint, state)
+                yield Rung.from_json(state["rungs"][-1])
             time.sleep(float(point.get("distill_weight", 0.0)) / 1000 / STEPS)
             state["done"] += 1
-            folder.write_json(checkpoint, state)
+            write_json(checkpoint, state)
     except GeneratorExit:  # left at a rung
         checkpoint.unlink(missing_ok=True)
         raise
-    result = Result({**good_record(point, config, number, seed), "rungs": state["rungs"]})
-    folder.write_json(folder.trial(number) / "result.json", result.record)
+    result = TrialRecord.from_json({**good_record(point, config, number, seed), "rungs": state["rungs"]})
+    write_record(folder.trial(number) / "result.json", result)
     mark(folder, "end", number, key, state["done"])
     checkpoint.unlink(missing_ok=True)
     return result
@@ -137,7 +128,7 @@ def mark(folder: Any, what: str, number: int, key: str, step: int) -> None:
         marks.write(json.dumps([what, number, key, step, os.getpid()]) + "\n")
 
 
-def slow(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> Result:
+def slow(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> TrialRecord:
     """Ten seconds, with progress."""
     for step in range(100):
         on_progress({"step": step, "steps": 100})
@@ -147,14 +138,14 @@ def slow(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_pro
 
 def by_activation_bits(
     point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None
-) -> Result:
+) -> TrialRecord:
     """An ending for each of the choices of ``activation_bits``."""
     bits = point["activation_bits"]
     if bits == 8:
         return trial(point, config, folder, number=number, seed=seed)
     if bits == 2:
-        record = trial(point, config, folder, number=number, seed=seed).record
-        return Result({**record, "objectives": {**record["objectives"], "fid": math.nan}})
+        record = trial(point, config, folder, number=number, seed=seed)
+        return record.but(objectives={**record.values, "fid": math.nan})
     if bits == 3:
         raise RuntimeError("something in the network broke")
     if bits == 4:
@@ -168,7 +159,7 @@ def by_activation_bits(
     return trial(point, config, folder, number=number, seed=seed)
 
 
-def nan(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> Result:
+def nan(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> TrialRecord:
     """Never ends well."""
     raise TrialFailed("nan", "the loss is nan at step 3")
 
@@ -183,16 +174,18 @@ def first_time(folder: Path, number: int) -> bool:
     return True
 
 
-def absent_result(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> Result:
+def absent_result(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> TrialRecord:
     """Raises, saying whether ``result.json`` is there."""
     there = (folder.trial(number) / "result.json").exists()
     raise RuntimeError("a result of before" if there else "no result of before")
 
 
-def reads_its_progress(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> Result:
+def reads_its_progress(
+    point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any
+) -> TrialRecord:
     """Raises with what ``progress.json`` says."""
     on_progress({"step": 40, "steps": 100})
-    state = folder.read_json(folder.trial(number) / "progress.json") if _exists(folder, number) else None
+    state = read_json(folder.trial(number) / "progress.json") if _exists(folder, number) else None
     if state is None:
         raise FileNotFoundError("no progress yet")
     raise RuntimeError(f"step {state['step']} of {state['steps']}")
@@ -208,7 +201,7 @@ def prepare_for_ever(config: Any, folder: Any, log: Any, *, retrain_teacher: boo
         time.sleep(0.1)
 
 
-def hangs(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> Result:
+def hangs(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> TrialRecord:
     """Says that it begins, and never another word; not even signals that Python handles are answered."""
     (folder.trial(number) / "log.txt").write_text("trained up to here\n")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -266,9 +259,9 @@ def raises(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_p
     error = list(RAISES.values())[how] if how >= 0 else None
     if error and where == "begin":
         raise error()
-    report = {"step": 0, "psnr_to_teacher": 20.0, "gflops": 1.0, "size_mb": 1.0, "seconds": 0.001}
+    report = Rung(step=0, psnr_to_teacher=20.0, gflops=1.0, size_mb=1.0, seconds=0.001)
     try:
-        yield {**report, "psnr_to_teacher": 5.0} if error and where == "close" else report
+        yield report.but(psnr_to_teacher=5.0) if error and where == "close" else report
     except GeneratorExit:
         if error:
             raise error() from None
@@ -280,22 +273,22 @@ def raises(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_p
     result = trial({**point, "distill_weight": 0}, config, folder, number=number, seed=seed)
     if error and where == "end":
         raise error()
-    return Result({**result.record, "point": dict(point), "key": config.space.key(point)})
+    return result.but(point=dict(point), key=config.space.key(point))
 
 
 def returns_nothing(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> None:
     """No result, and nothing raised."""
 
 
-def returns_a_part(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> Result:
+def returns_a_part(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any) -> TrialRecord:
     """A record without a state."""
-    return Result({"number": number})
+    return TrialRecord.from_json({"number": number})
 
 
 def returns_what_json_cannot_say(
     point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any
-) -> Result:
-    return Result({**good_record(point, config, number, seed), "curve": {1, 2, 3}})
+) -> TrialRecord:
+    return TrialRecord.from_json({**good_record(point, config, number, seed), "curve": {1, 2, 3}})
 
 
 def prepare_exits(config: Any, folder: Any, log: Any, *, retrain_teacher: bool = False) -> None:
@@ -322,7 +315,7 @@ def prepare_unprintably(config: Any, folder: Any, log: Any, *, retrain_teacher: 
     raise Unprintable
 
 
-def terminated(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> Result:
+def terminated(point: Any, config: Any, folder: Any, *, number: int, seed: int, on_progress: Any = None) -> TrialRecord:
     """Ends as after a SIGTERM, that Ray passes on like this."""
     end = SystemExit(1)
     vars(end)["ray_terminate_msg"] = "The process receives a SIGTERM."

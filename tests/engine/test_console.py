@@ -9,6 +9,7 @@ import pytest
 
 from gs_search.engine.console import Progress
 from gs_search.monitor.estimate import Standing
+from gs_search.results.record import TrialRecord
 from gs_search.system.text import duration
 
 GOOD = {"number": 3, "state": "COMPLETE", "objectives": {"fid": 61.3, "gflops": 0.0412, "size_mb": 0.1104}}
@@ -25,7 +26,7 @@ def line(record: dict[str, Any], **where: Any) -> str:
     }
     with Progress(stream) as progress:
         progress.start(3, 24)
-        progress.trial(record, Standing(**{**choices, **where}))
+        progress.trial(TrialRecord.from_json(record), Standing(**{**choices, **where}))
     return stream.getvalue()
 
 

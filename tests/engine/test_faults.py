@@ -25,6 +25,7 @@ from gs_search.engine.console import Progress
 from gs_search.engine.runner import run_study
 from gs_search.engine.searcher import SearchStopped, StudyCallback, StudySearcher
 from gs_search.errors import GsSearchError
+from gs_search.results.record import Rung
 from gs_search.results.run_folder import RunFolder
 from gs_search.search import storage
 from gs_search.search.stopping import Verdict
@@ -91,6 +92,7 @@ def test_a_database_that_is_lost_ends_the_search_with_one_line(
         assert_whole_after_the_next_run(config, folder)
 
 
+RUNG = Rung(step=0, psnr_to_teacher=20.0, gflops=1.0, size_mb=1.0, seconds=1.0)
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 DENIED = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -110,7 +112,7 @@ def test_a_result_that_cannot_be_written_ends_the_search_with_one_line(
         database.tell(record)
         database.enqueue({name: asked.point[name] for name in ("target_gflops_ratio", "weight_bits")})
     with monkeypatch.context() as fault:
-        fault.setattr(RunFolder, "write_json", raiser(error))
+        fault.setattr("gs_search.search.study_database.write_record", raiser(error))
         searcher.suggest("a")
         if ending == "death":
             searcher.process_died("a", "killed", "no reason given")
@@ -118,7 +120,7 @@ def test_a_result_that_cannot_be_written_ends_the_search_with_one_line(
             searcher.process_died("b", "killed", "no reason given")
         elif ending == "left":
             searcher.verdicts["a"] = Verdict(0, 0, 1.0)
-            searcher.on_trial_complete("a", {"rung": [{"seconds": 1.0}]})
+            searcher.on_trial_complete("a", {"rung": [RUNG.to_json()]})
         elif ending == "no record":
             searcher.on_trial_complete("a", {})
         assert error.strerror in str(searcher.error) and "\n" not in str(searcher.error)

@@ -30,9 +30,11 @@ from gs_search.engine.searcher import FAILURES_IN_A_ROW, SearchStopped, StudyCal
 from gs_search.engine.worker import run_one
 from gs_search.errors import GsSearchError
 from gs_search.monitor.estimate import Standing
+from gs_search.results.record import Rung, TrialRecord
 from gs_search.search.outcomes import Asked
 from gs_search.search.stopping import Rungs
 from gs_search.search.study_database import open_database
+from gs_search.system.files import read_json
 
 SPACE: dict[str, Any] = {
     "target_gflops_ratio": {"type": "float", "low": 0.05, "high": 0.9},
@@ -55,8 +57,8 @@ def test_whatever_a_trial_raises_is_its_failure(how: str, place: str, make_study
     bits, weight = 2 + stand_ins.PLACES.index(place), 2 + list(stand_ins.RAISES).index(how)
     point = {"target_gflops_ratio": 0.5, "activation_bits": bits, "distill_weight": weight}
     asked = Asked(4, point, config.space.key(point), 7)
-    record = run_one("stand_ins:raises", asked, config, folder)
-    assert record == folder.read_json(folder.trial(4) / "result.json")
+    record = run_one("stand_ins:raises", asked, config, folder).to_json()
+    assert record == read_json(folder.trial(4) / "result.json")
     assert (record["state"], record["cause"], record["number"]) == ("FAIL", "exception", 4)
     assert len(record["message"]) <= 500 and "\n" not in record["message"]
 
@@ -68,14 +70,14 @@ def test_progress_that_cannot_be_written_is_the_trials_failure(
     config, folder = make_study(SPACE)
     point = {"target_gflops_ratio": 0.5, "activation_bits": 2 + stand_ins.PLACES.index("progress"), "distill_weight": 2}
     record = run_one("stand_ins:raises", Asked(4, point, "", 7), config, folder)
-    assert (record["state"], record["cause"]) == ("FAIL", "exception") and "JSON" in record["message"]
+    assert (record.state, record.cause) == ("FAIL", "exception") and "JSON" in str(record.message)
 
 
 @pytest.mark.parametrize("function", ["returns_nothing", "returns_a_part"])
 def test_no_result_is_a_failure(function: str, make_study: MakeStudy) -> None:
     config, folder = make_study(SPACE)
     record = run_one(f"stand_ins:{function}", Asked(4, {}, "", 7), config, folder)
-    assert (record["state"], record["cause"]) == ("FAIL", "exception")
+    assert (record.state, record.cause) == ("FAIL", "exception")
 
 
 def test_a_preparation_that_raises_ends_in_one_line(make_study: MakeStudy) -> None:
@@ -114,7 +116,7 @@ def judging(make_study: MakeStudy, rungs: Any) -> tuple[StudySearcher, ParetoSto
 
 def test_a_rung_that_cannot_be_judged_ends_the_search_with_one_line(make_study: MakeStudy) -> None:
     rungs = Rungs("pareto", 0.5)
-    rungs.remember(7, [{"step": 1, "psnr_to_teacher": 20.0, "gflops": 1.0, "size_mb": 1.0}])
+    rungs.remember(7, [Rung(step=1, psnr_to_teacher=20.0, gflops=1.0, size_mb=1.0, seconds=1.0)])
     searcher, scheduler, trial = judging(make_study, rungs)
     for report in (None, {}, {"step": "x"}, {"step": 1, "psnr_to_teacher": "far"}):
         searcher.error = None
@@ -127,16 +129,19 @@ def test_a_rung_that_cannot_be_judged_ends_the_search_with_one_line(make_study: 
 
 def test_rungs_of_a_result_that_cannot_be_read_end_the_search_with_one_line(make_study: MakeStudy) -> None:
     searcher, scheduler, trial = judging(make_study, Rungs("pareto", 0.5))
-    scheduler.on_trial_complete(None, trial, {"record": [{"rungs": [{"psnr_to_teacher": 1.0}]}]})
-    assert "rungs of trial 0 failed: KeyError: 'step'" in str(searcher.error)
+    scheduler.on_trial_complete(
+        None, trial, {"record": [{"number": 0, "state": "COMPLETE", "rungs": [{"psnr_to_teacher": 1.0}]}]}
+    )
+    assert "rungs of trial 0 failed: ValueError: rungs.0.step: field required" in str(searcher.error)
 
 
 def test_rungs_that_a_resumed_trial_did_not_pause_at_are_known_from_its_result(make_study: MakeStudy) -> None:
     rungs = Rungs("pareto", 0.5)
     searcher, scheduler, trial = judging(make_study, rungs)
-    report = {"step": 2, "psnr_to_teacher": 20.0, "gflops": 1.0, "size_mb": 1.0}
-    scheduler.on_trial_complete(None, trial, {"record": [{"rungs": [report]}]})
-    verdict = rungs.judge(1, {**report, "psnr_to_teacher": 19.0})
+    report = Rung(step=2, psnr_to_teacher=20.0, gflops=1.0, size_mb=1.0, seconds=1.0)
+    record = TrialRecord(number=0, state="COMPLETE", rungs=(report,))
+    scheduler.on_trial_complete(None, trial, {"record": [record.to_json()]})
+    verdict = rungs.judge(1, report.but(psnr_to_teacher=19.0))
     assert verdict is not None and (verdict.by, verdict.step) == (0, 2) and searcher.error is None
 
 
@@ -152,7 +157,7 @@ def test_whatever_a_hook_of_the_study_raises_ends_the_search_with_one_line(
     with monkeypatch.context() as fault:
         fault.setattr(searcher.database, hook, raiser(stand_ins.RAISES[how]()))
         if isinstance(searcher.suggest("a"), dict):
-            searcher.on_trial_complete("a", {"record": [record_of(searcher.database, searcher.live["a"])]})
+            searcher.on_trial_complete("a", {"record": [record_of(searcher.database, searcher.live["a"]).to_json()]})
         said = str(searcher.error)
         assert " trial " in said and " failed: " in said and len(said) < 600 and "\n" not in said
         assert searcher.suggest("b") == Searcher.FINISHED
@@ -186,7 +191,7 @@ def test_the_process_of_a_trial_may_die_once_after_it_has_begun(make_study: Make
         callback.on_trial_start(0, [], trial)
         callback.on_trial_error(0, [], trial)
     assert lines == ["trial 0: its process died; trying once more"]
-    assert [record["message"] for record in folder.results()] == ["its process died twice: no reason given"]
+    assert [record.message for record in folder.results()] == ["its process died twice: no reason given"]
 
 
 # --- what a person sees
@@ -231,7 +236,7 @@ def test_a_search_goes_on_when_nobody_can_read_of_it(stream: Callable[[], Any]) 
     with Progress(file) as progress:
         progress.note("preparing")
         progress.start(0, 2)
-        progress.trial({"number": 0, "state": "FAIL", "cause": "nan", "message": "fid is nan"}, standing)
+        progress.trial(TrialRecord(number=0, state="FAIL", cause="nan", message="fid is nan"), standing)
         progress.note("stopping")
     with suppress(OSError):
         file.close()

@@ -21,6 +21,7 @@ from gs_search.results.front import front_document, front_table
 from gs_search.results.repeats import place_of, read_repeats, repeat_is_there, seed_of
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.rebuild import _read
+from gs_search.system.files import read_json, write_json
 from gs_search.system.lock import hold
 from tests.job_stand_ins import write_repeat
 from tests.synthetic_run import write_run
@@ -53,7 +54,7 @@ def test_what_is_there_is_not_run_again(folder: RunFolder) -> None:
     assert done == {"run": 4, "before": 0, "failed": 0}
     assert calls(folder) == ["2/1", "3/1", "2/2", "3/2"], "a seed of all before the next of any"
     assert lines[0] == "4 trainings to go, 1 at once"
-    first = folder.read_json(folder.trial(2) / "result.json")["objectives"]["fid"]
+    first = read_json(folder.trial(2) / "result.json")["objectives"]["fid"]
     assert lines[1].startswith(f"[1/4] trial 2, seed 1: fid {first + 1:.2f}, {first:.2f} in the search, about ")
     assert "left" not in lines[-1]
     assert run(folder, [2, 3], 2)[0] == {"run": 0, "before": 4, "failed": 0} and calls(folder) == []
@@ -99,10 +100,10 @@ def test_what_counts_as_a_repetition(folder: RunFolder) -> None:
     write_repeat(folder, 2, 3, 1.0, key="another point")
     write_repeat(folder, 2, 4, 1.0, protocol="another")
     write_repeat(folder, 2, 5, 1.0, state="FAIL", cause="collapse")
-    folder.write_json(place_of(folder, 2, 6) / "result.json", result)  # not measured on subsets yet
+    write_json(place_of(folder, 2, 6) / "result.json", result.to_json())  # not measured on subsets yet
     found = read_repeats(folder, result)
     assert found.reading.others == (70.0, 74.0, 72.0) and found.failed == 1
-    assert found.reading.first == result["objectives"]["fid"]
+    assert found.reading.first == result.fid
     assert found.reading.subsets[0] == (69.0, 71.0, 73.0)
     assert [repeat_is_there(folder, result, k) for k in range(1, 8)] == [True, True, False, False, True, False, False]
     (place_of(folder, 2, 1) / "result.json").write_text("{")

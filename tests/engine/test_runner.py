@@ -27,6 +27,7 @@ from gs_search.results.run_folder import RunFolder
 from gs_search.search.backup import finished_in
 from gs_search.search.study_database import open_database
 from gs_search.study.config import StudyConfig
+from gs_search.system.files import write_json
 
 pytestmark = pytest.mark.usefixtures("ray_started")
 
@@ -92,12 +93,12 @@ def test_a_study_runs_to_its_total_and_then_has_nothing_to_do(
     assert summary.states == {**OPTUNA_STATES, "COMPLETE": 6}
     assert 0 < summary.hypervolume < 1 and set(summary.front) <= set(range(6))  # type: ignore[operator]
     results = folder.results()
-    assert [r["number"] for r in results] == list(range(6))
-    assert [r["point"] for r in results[:2]] == start_points
-    assert {r["threads"] for r in results} == {"1"}, "one computing thread a process"
-    assert 1 <= len({r["pid"] for r in results}) <= 2, "two warm processes, not one a trial"
+    assert [r.number for r in results] == list(range(6))
+    assert [r.point for r in results[:2]] == start_points
+    assert {r.model_extra["threads"] for r in results} == {"1"}, "one computing thread a process"
+    assert 1 <= len({r.model_extra["pid"] for r in results}) <= 2, "two warm processes, not one a trial"
     assert raised == [True] * 6, "this Ray's controller has the cache whose limit is raised"
-    assert os.getpid() not in {r["pid"] for r in results}
+    assert os.getpid() not in {r.model_extra["pid"] for r in results}
 
     lines = watcher.text.splitlines()
     assert lines[0] == "preparing" and lines[1].startswith("6 trials to go, 2 at once on cpu")
@@ -129,7 +130,7 @@ def test_every_ending_has_its_state_and_cause_and_the_search_goes_on(make_study:
     assert summary.ending == "finished"
     assert summary.states == {**OPTUNA_STATES, "COMPLETE": 2, "FAIL": 5}
     results = folder.results()
-    endings = {r["point"]["activation_bits"]: (r["state"], r["cause"]) for r in results}
+    endings = {r.point["activation_bits"]: (r.state, r.cause) for r in results}
     assert endings == {
         8: ("COMPLETE", None),
         2: ("FAIL", "nan"),
@@ -140,7 +141,7 @@ def test_every_ending_has_its_state_and_cause_and_the_search_goes_on(make_study:
         7: ("FAIL", "killed"),  # killed twice
     }
     told = {t.number: t.user_attrs.get("cause") for t in open_database(folder, config).trials()}
-    assert told == {r["number"]: r["cause"] for r in results}
+    assert told == {r.number: r.cause for r in results}
     assert watcher.text.count("its process died; trying once more") == 2
     assert watcher.text.count("FAIL nan: fid is nan") == 1
     assert study_status(folder)["causes"] == {c: 1 for c in ("nan", "exception", "collapse", "out_of_memory", "killed")}
@@ -163,8 +164,8 @@ def test_an_interruption_ends_cleanly_and_the_next_run_goes_on(make_study: MakeS
     assert summary.ending == "interrupted" and summary.interrupted
     assert summary.states["RUNNING"] == 0 and 1 <= summary.finished < 4
     assert summary.seconds < 60
-    cut = [r for r in folder.results() if r["state"] == "FAIL"]
-    assert cut and {(r["cause"], r["requeue"]) for r in cut} == {("interrupted", True)}
+    cut = [r for r in folder.results() if r.state == "FAIL"]
+    assert cut and {(r.cause, r.requeue) for r in cut} == {("interrupted", True)}
     assert "stopping" in watcher.text
     assert signal.getsignal(signal.SIGINT) is before
     assert statuses[0]["running"] and statuses[0]["finished"] == 1 and statuses[0]["live"]
@@ -173,7 +174,7 @@ def test_an_interruption_ends_cleanly_and_the_next_run_goes_on(make_study: MakeS
     again, watcher = run(config, folder)
     assert (again.ending, again.finished) == ("finished", 4)
     assert "queued again: " in watcher.text
-    done = [r["point"] for r in folder.results() if r["state"] == "COMPLETE"]
+    done = [r.point for r in folder.results() if r.state == "COMPLETE"]
     assert sorted(p["target_gflops_ratio"] for p in done) == [0.25, 0.3, 0.4, 0.5], "each once"
     assert state_counts(open_database(folder, config)) == {"COMPLETE": 4, "FAIL": len(cut)}
 
@@ -216,7 +217,7 @@ def test_d7_the_password_of_a_database_is_written_nowhere(
     assert len(files) > 8
     assert not [path for path in files if b"sEcReT" in path.read_bytes()]
     assert "sEcReT" not in watcher.text
-    assert {r["storage"] for r in folder.results()} == {None}, "workers do not even know the URL"
+    assert {r.model_extra["storage"] for r in folder.results()} == {None}, "workers do not even know the URL"
 
 
 def test_data_that_cannot_be_used_ends_the_run_before_the_first_trial(make_study: MakeStudy) -> None:
@@ -248,7 +249,7 @@ def test_a_new_teacher_is_refused_once_there_are_trials(make_study: MakeStudy) -
     config, folder = make_study()
     database = open_database(folder, config)
     database.fail(database.ask(), "nan", "fid is nan")
-    folder.write_json(folder.baselines, {})
+    write_json(folder.baselines, {})
     with pytest.raises(BadInput, match="imitate its present teacher"):
         run(config, folder, retrain_teacher=True)
     assert folder.baselines.exists()
@@ -286,8 +287,8 @@ def test_dominated_trials_are_left_at_their_rung(make_study: MakeStudy, rule: st
     assert status["agreement"]["0"]["trials"] == 6 - left
     if left:
         record = folder.results()[3]
-        assert (record["state"], record["cause"], record["objectives"]) == ("PRUNED", "dominated", None)
-        assert record["partial"]["step"] == 0 and record["message"].startswith("at 0 steps trial 1 is")
+        assert (record.state, record.cause, record.objectives) == ("PRUNED", "dominated", None)
+        assert record.rungs[-1].step == 0 and record.message.startswith("at 0 steps trial 1 is")
         assert "stopped: at 0 steps trial 1" in watcher.text
         # What was told is known to the next run, too.
         again = {"target_gflops_ratio": 0.4, "weight_bits": 8, "sparsity_multiplier": 1.5}

@@ -97,7 +97,7 @@ def test_d2_a_trial_without_a_record_fails_and_is_not_left_running(make_study: M
         searcher.suggest(name)
         searcher.on_trial_complete(name, result)
     assert state_counts(searcher.database) == {"FAIL": 2}
-    assert {r["cause"] for r in folder.results()} == {"exception"}
+    assert {r.cause for r in folder.results()} == {"exception"}
 
 
 def test_d5_a_hiccup_of_the_database_is_waited_out(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_a_process_that_ended_itself_for_its_time_is_not_begun_again(make_study:
     told = searcher.suggest("a")
     assert isinstance(told, dict) and told["timeout_s"] == pytest.approx(6e-8)
     assert not searcher.process_died("a", "killed", "no reason given")
-    assert {r["cause"] for r in folder.results()} == {"timeout"} and state_counts(searcher.database) == {"FAIL": 1}
+    assert {r.cause for r in folder.results()} == {"timeout"} and state_counts(searcher.database) == {"FAIL": 1}
 
 
 def test_the_time_of_a_trial_follows_the_median(make_study: MakeStudy) -> None:

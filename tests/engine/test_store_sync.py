@@ -15,6 +15,7 @@ from gs_search.results.run_folder import RunFolder
 from gs_search.search.backup import RollingCopy
 from gs_search.search.outcomes import Asked
 from gs_search.search.study_database import open_database
+from gs_search.system.files import write_json, write_text
 from tests.remote.s3 import BUCKET, S3Server
 from tests.remote.test_mirror import begun
 
@@ -46,8 +47,8 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
     assert (folder.teacher / "lessons" / "taps.json").is_file() and folder.resolved_yaml.is_file()
     courier.begin(ASKED)
     place, checkpoint = folder.trial(3), folder.checkpoint(ASKED.key, ASKED.seed)
-    folder.write_text(checkpoint, "state at step 50")
-    folder.write_json(place / "progress.json", {"step": 50})
+    write_text(checkpoint, "state at step 50")
+    write_json(place / "progress.json", {"step": 50})
     name = f"checkpoints/{checkpoint.name}"
     until(lambda: {name, "trials/3/progress.json"} <= set(s3.names("c1")))
     courier._stop()  # its node is dead
@@ -59,8 +60,8 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
     checkpoint = folder.checkpoint(ASKED.key, ASKED.seed)
     assert checkpoint.read_text() == "state at step 50"
     checkpoint.unlink()
-    folder.write_text(folder.trial(3) / "curve.csv", "step\n")
-    folder.write_json(folder.trial(3) / "result.json", {"number": 3})
+    write_text(folder.trial(3) / "curve.csv", "step\n")
+    write_json(folder.trial(3) / "result.json", {"number": 3})
     courier.end(result=True)
     assert [n for n in s3.names("c1") if n.startswith(("trials", "check"))] == [
         "trials/3/curve.csv", "trials/3/result.json",
@@ -71,8 +72,8 @@ def test_a_trial_that_is_left_leaves_no_result_and_no_checkpoint(s3: S3Server) -
     folder = begun(s3, "c3")
     courier = Courier(folder)
     courier.begin(ASKED)
-    folder.write_text(folder.trial(3) / "log.txt", "left\n")
-    folder.write_text(folder.trial(3) / "result.json", "of an earlier attempt")
+    write_text(folder.trial(3) / "log.txt", "left\n")
+    write_text(folder.trial(3) / "result.json", "of an earlier attempt")
     s3.put(f"c3/checkpoints/{folder.checkpoint(ASKED.key, ASKED.seed).name}", b"old")
     courier.end(result=False)
     assert [n for n in s3.names("c3") if n.startswith(("trials", "check"))] == ["trials/3/log.txt"]

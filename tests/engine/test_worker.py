@@ -16,6 +16,7 @@ from gs_search.engine.worker import run_in_rungs, run_one
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.outcomes import Asked, last_lines
 from gs_search.study.config import StudyConfig
+from gs_search.system.files import write_json
 
 SPACE: dict[str, Any] = {
     "target_gflops_ratio": {"type": "float", "low": 0.05, "high": 0.9},
@@ -27,7 +28,7 @@ def run(make_study: MakeStudy, function: str, **point: Any) -> tuple[dict[str, A
     config, folder = make_study(SPACE)
     whole = {"target_gflops_ratio": 0.5, **point}
     asked = Asked(4, whole, config.space.key(whole), 7)
-    return run_one(function, asked, config, folder), folder, config
+    return run_one(function, asked, config, folder).to_json(), folder, config
 
 
 def on_disk(folder: RunFolder) -> dict[str, Any]:
@@ -73,9 +74,9 @@ def test_a_trial_function_that_cannot_be_imported_is_the_trials_failure(make_stu
 
 def test_the_result_of_an_earlier_attempt_is_gone_before_the_next_one_begins(make_study: MakeStudy) -> None:
     config, folder = make_study(SPACE)
-    folder.write_json(folder.trial(4) / "result.json", {"number": 4, "state": "COMPLETE"})
+    write_json(folder.trial(4) / "result.json", {"number": 4, "state": "COMPLETE"})
     asked = Asked(4, {"target_gflops_ratio": 0.5}, "", 7)
-    record = run_one("stand_ins:absent_result", asked, config, folder)
+    record = run_one("stand_ins:absent_result", asked, config, folder).to_json()
     assert record["message"] == "RuntimeError: no result of before"
 
 
@@ -104,7 +105,7 @@ def test_a_trial_that_takes_too_long_fails_at_its_next_step(make_study: MakeStud
     trial = run_in_rungs("stand_ins:slow", asked, config, folder, timeout_s=0.05)
     with pytest.raises(StopIteration) as end:
         next(trial)
-    record = end.value.value
+    record = end.value.value.to_json()
     assert record == on_disk(folder)
     assert record["cause"] == "timeout" and record["message"].startswith("took longer than")
     assert "at step 1 of 100" in record["message"]

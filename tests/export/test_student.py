@@ -12,6 +12,7 @@ from gs_search.errors import BadInput
 from gs_search.export.student import find_student, notes
 from gs_search.results.pick import Wish, pick_document, save_pick
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json
 from tests.synthetic_run import write_run
 
 
@@ -24,9 +25,12 @@ def folder(tmp_path: Path) -> RunFolder:
     return folder
 
 
+FULL = {"schedule": {"steps": 400}, "best_step": 400, "short": {"objectives": {"fid": 1.0}}}
+
+
 def retrain(folder: RunFolder, number: int) -> Path:
     place = folder.path / "retrain" / str(number)
-    folder.write_json(place / "result.json", {"number": number, "objectives": {"fid": 1.0}, "point": {}})
+    write_json(place / "result.json", {**read_json(folder.trial(number) / "result.json"), **FULL})
     (place / "student.safetensors").touch()
     return place
 
@@ -68,8 +72,8 @@ def test_what_is_not_there(folder: RunFolder, capsys: pytest.CaptureFixture[str]
 def test_what_a_file_says_of_itself(folder: RunFolder) -> None:
     told = notes(folder, find_student(folder, trial=3), None)
     assert told["study"] == "quickstart" and told["student"] == "trial 3"
-    assert json.loads(told["point"]) == folder.read_json(folder.trial(3) / "result.json")["point"]
-    assert json.loads(told["protocol"]) == folder.read_json(folder.baselines)["protocol"]
+    assert json.loads(told["point"]) == read_json(folder.trial(3) / "result.json")["point"]
+    assert json.loads(told["protocol"]) == read_json(folder.baselines)["protocol"]
     assert told["teacher_licence"].startswith("MIT")
     assert notes(folder, find_student(folder, trial=3), "CC BY 4.0")["teacher_licence"] == "CC BY 4.0"
     assert all(str(folder.path) not in value for value in told.values())

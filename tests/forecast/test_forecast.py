@@ -18,6 +18,7 @@ from gs_search.forecast.forecast import _extremes, extrapolate, forecast, render
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import StudyConfig, load_study
 from gs_search.study.settings import SlimmingSettings
+from gs_search.system.files import read_json, write_json
 from tests.conftest import STUDY
 
 Write = Callable[..., Path]
@@ -179,11 +180,11 @@ def test_the_probe_runs_the_real_code(write_study: Write, tmp_path: Path) -> Non
     folder = RunFolder(tmp_path / "run")
     folder.create(config)
     point = {"target_gflops_ratio": 0.3, "weight_bits.body": 4, "steps": 2}
-    folder.write_json(folder.path / "points.json", {"points": [point]})
+    write_json(folder.path / "points.json", {"points": [point]})
     lines: list[str] = []
     measure_preparation(config, folder, lines.append)
     measure_trials(config, folder, lines.append)
-    prepared, found = (folder.read_json(folder.path / f"{name}.json") for name in ("preparation", "trials"))
+    prepared, found = (read_json(folder.path / f"{name}.json") for name in ("preparation", "trials"))
     assert prepared["wanted"] == {"views": 16, "featured": 16, "val": 8, "reference": 150, "real": 16}
     assert prepared["few"] == {"views": 8, "featured": 8, "val": 8, "reference": 8, "real": 8}
     (row,) = found["trials"]

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gs_search.errors import BadInput
-from gs_search.monitor.estimate import Baselines, Rest, rest, seconds_to_go, standing
+from gs_search.monitor.estimate import Rest, reference_of, rest, seconds_to_go, standing
 from gs_search.search.study_database import open_database
+from gs_search.system.files import write_json
 
 POINTS = [(100.0, 0.5, 0.1), (200.0, 0.25, 0.1), (300.0, 0.9, 0.2), (100.0, 0.5, 0.1)]
 """The third is dominated, the fourth equals the first."""
@@ -29,7 +30,7 @@ def test_front_share_of_the_box_and_time_left(make_study: MakeStudy) -> None:
         objectives = {"fid": fid, "gflops": gflops, "size_mb": size}
         database.tell(record_of(database, asked, objectives=objectives, seconds=10.0))
     database.fail(database.ask(), "nan", "fid is nan")
-    where = standing(database, Baselines((400.0, 1.0, 1.0)), 10, 2)
+    where = standing(database, (400.0, 1.0, 1.0), 10, 2)
     assert where.done == 5 and where.front == (0, 1)
     # By hand: 300 x 0.5 x 0.9 and, beyond it, 200 x 0.25 x 0.9, of a box of 400.
     assert where.hypervolume == pytest.approx((300 * 0.5 * 0.9 + 200 * 0.25 * 0.9) / 400)
@@ -39,14 +40,22 @@ def test_front_share_of_the_box_and_time_left(make_study: MakeStudy) -> None:
 def test_before_the_first_trial(make_study: MakeStudy) -> None:
     config, folder = make_study()
     database = open_database(folder, config)
-    where = standing(database, Baselines.read(folder), 10, 2)
+    where = standing(database, reference_of(folder), 10, 2)
     assert (where.done, where.front, where.hypervolume, where.seconds_left) == (0, (), None, None)
+
+
+MEASURED = {
+    "input": {"fid": 200},
+    "teacher": {"gflops": 0.4, "size_mb": 1.1, "fid": 60},
+    "protocol": {"id": "p"},
+    "noise": {},
+}
 
 
 def test_the_reference_is_read_from_the_baselines(make_study: MakeStudy) -> None:
     _, folder = make_study()
-    folder.write_json(folder.baselines, {"input": {"fid": 200}, "teacher": {"gflops": 0.4, "size_mb": 1.1, "fid": 60}})
-    assert Baselines.read(folder).reference == (300.0, 0.4, 1.1)
+    write_json(folder.baselines, MEASURED)
+    assert reference_of(folder) == (300.0, 0.4, 1.1)
 
 
 def one_by_one(mean: float, queued: int, workers: int, owed: list[float]) -> float:
@@ -127,8 +136,8 @@ def test_before_the_first_ending_only_the_clock_is_known() -> None:
     assert rest([], 38, 2) == Rest(seconds=None)
 
 
-def test_baselines_without_a_teacher_are_damaged(make_study: MakeStudy) -> None:
+def test_baselines_without_a_teacher_are_refused(make_study: MakeStudy) -> None:
     _, folder = make_study()
-    folder.write_json(folder.baselines, {"input": {"fid": 200}})
-    with pytest.raises(BadInput, match="baselines.json: damaged"):
-        Baselines.read(folder)
+    write_json(folder.baselines, {name: MEASURED[name] for name in ("input", "protocol", "noise")})
+    with pytest.raises(BadInput, match="baselines.json: teacher: field required"):
+        reference_of(folder)

@@ -19,9 +19,11 @@ from engine_studies import record_of, write_study  # noqa: E402
 
 from gs_search.errors import BadInput  # noqa: E402
 from gs_search.monitor.status import StatusReader, study_status  # noqa: E402
+from gs_search.results.record import Rung
 from gs_search.results.run_folder import RunFolder  # noqa: E402
 from gs_search.search.study_database import StudyDatabase, open_database  # noqa: E402
 from gs_search.study.config import load_study  # noqa: E402
+from gs_search.system.files import write_json, write_text
 from gs_search.terminal.status import render_status  # noqa: E402
 from tests.engine.conftest import empty_database, quick_disk  # noqa: E402, F401
 
@@ -50,14 +52,14 @@ def test_before_the_first_run(folder: RunFolder) -> None:
 
 
 def test_a_study_that_was_cut_off(folder: RunFolder) -> None:
-    folder.write_json(folder.baselines, {"input": {"fid": 300.0}, "teacher": {"gflops": 1.0, "size_mb": 1.0}})
+    write_json(folder.baselines, REFERENCE | {"input": {"fid": 300.0}})
     database = open_database(folder, folder.config())
     for _ in range(2):
         asked = database.ask()
         database.tell(record_of(database, asked, seconds=120.0))
     database.fail(database.ask(), "nan", "fid is nan")
     cut = database.ask()
-    folder.write_json(folder.trial(cut.number) / "progress.json", {"step": 40, "steps": 100, "seconds": 3.0})
+    write_json(folder.trial(cut.number) / "progress.json", {"step": 40, "steps": 100, "seconds": 3.0})
 
     document = study_status(folder)
     assert document["states"] == {"COMPLETE": 2, "PRUNED": 0, "FAIL": 1, "RUNNING": 1, "WAITING": 0}
@@ -84,7 +86,12 @@ def test_a_damaged_database_is_said_to_be_one(folder: RunFolder) -> None:
         study_status(folder)
 
 
-REFERENCE = {"input": {"fid": 200.0}, "teacher": {"fid": 50.0, "gflops": 1.0, "size_mb": 1.0}}
+REFERENCE = {
+    "input": {"fid": 200.0},
+    "teacher": {"fid": 50.0, "gflops": 1.0, "size_mb": 1.0},
+    "protocol": {"id": "p"},
+    "noise": {},
+}
 
 
 def end(database: StudyDatabase, fid: float, gflops: float, **changes: Any) -> int:
@@ -98,17 +105,17 @@ def end(database: StudyDatabase, fid: float, gflops: float, **changes: Any) -> i
 
 
 def test_what_it_says_of_a_running_study(folder: RunFolder) -> None:
-    folder.write_json(folder.baselines, REFERENCE)
+    write_json(folder.baselines, REFERENCE)
     database = open_database(folder, folder.config())
     end(database, 150.0, 0.5)
     end(database, 240.0, 0.25, seconds=30.0)
-    rung = {"step": 0, "psnr_to_teacher": 20.0, "gflops": 0.5, "size_mb": 0.5, "seconds": 4.0}
+    rung = Rung(step=0, psnr_to_teacher=20.0, gflops=0.5, size_mb=0.5, seconds=4.0)
     stopped = database.ask()
     database.leave(stopped, "worse", rung)
     end(database, 150.0, 0.5)  # the first one again: no gain, and not the best of anything
     database.fail(database.ask(), "nan", "fid is nan")
     killed = database.ask()
-    folder.write_json(folder.trial(killed.number) / "progress.json", {"step": 4, "steps": 100, "seconds": 7.0})
+    write_json(folder.trial(killed.number) / "progress.json", {"step": 4, "steps": 100, "seconds": 7.0})
     database.fail(killed, "killed", "its process died twice", requeue=True)
     live = database.ask()
     ends = time.time() + 1000
@@ -147,7 +154,7 @@ def test_what_it_says_of_a_running_study(folder: RunFolder) -> None:
 
 
 def test_time_that_is_up_before_the_trials_are_done(folder: RunFolder) -> None:
-    folder.write_json(folder.baselines, REFERENCE)
+    write_json(folder.baselines, REFERENCE)
     database = open_database(folder, folder.config())
     end(database, 150.0, 0.5)
     with folder.lock():
@@ -166,7 +173,7 @@ def test_time_that_is_up_before_the_trials_are_done(folder: RunFolder) -> None:
 
 
 def test_advice_after_fifteen_trials_without_a_gain(folder: RunFolder) -> None:
-    folder.write_json(folder.baselines, REFERENCE)
+    write_json(folder.baselines, REFERENCE)
     database = open_database(folder, folder.config())
     end(database, 150.0, 0.5)
     for _ in range(14):
@@ -181,7 +188,7 @@ def test_advice_after_fifteen_trials_without_a_gain(folder: RunFolder) -> None:
 
 
 def test_looking_again_reads_only_what_has_changed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.write_json(folder.baselines, REFERENCE)
+    write_json(folder.baselines, REFERENCE)
     database = open_database(folder, folder.config())
     end(database, 150.0, 0.5)
     end(database, 160.0, 0.25)
@@ -212,7 +219,7 @@ def test_a_database_that_was_made_anew_and_a_total_that_was_raised(folder: RunFo
     (folder.path / "old.db").replace(folder.database)
     assert reader.read()["finished"] == 2
     text = folder.resolved_yaml.read_text()
-    folder.write_text(folder.resolved_yaml, text.replace("trials: 6", "trials: 60"))
+    write_text(folder.resolved_yaml, text.replace("trials: 6", "trials: 60"))
     assert reader.read()["total"] == 60
     reader.close()
 

@@ -17,6 +17,7 @@ from gs_search.remote.store import Store
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study
 from gs_search.trial.lessons import FRESH_FILE
+from gs_search.system.files import write_json
 from tests.remote.s3 import BUCKET, S3Server
 from tests.synthetic_run import QUICKSTART, write_run
 
@@ -37,7 +38,7 @@ def test_a_look_fetches_what_it_wants_and_what_has_changed(s3: S3Server, tmp_pat
     s3.put("m1/teacher/validation.npy", b"pictures")
     folder = RunFolder.find(uri)
     assert str(folder) == uri and folder.path.is_relative_to(tmp_path / "cache")
-    assert [r["number"] for r in folder.results()] == [0, 1, 2] and folder.baselines.is_file()
+    assert [r.number for r in folder.results()] == [0, 1, 2] and folder.baselines.is_file()
     assert not (folder.trial(0) / "student.safetensors").exists() and not folder.checkpoints.exists()
     before = {path: path.stat().st_ino for path in folder.path.rglob("*.json")}
     s3.put("m1/trials/1/result.json", (tmp_path / "run/trials/1/result.json").read_bytes() + b"\n")
@@ -69,7 +70,7 @@ def test_what_a_verb_has_written_goes_back_and_a_stale_copy_does_not(s3: S3Serve
     uri = upload(s3, tmp_path / "run", "m3")
     s3.put("m3/study.db", b"first")
     folder = RunFolder.find(uri)
-    folder.write_json(folder.path / "pick.json", {"trial": 1})
+    write_json(folder.path / "pick.json", {"trial": 1})
     (folder.exports / "1").mkdir(parents=True)
     (folder.exports / "1" / "x.onnx").write_bytes(b"onnx")
     (folder.path / ".draft").write_text("no")
@@ -132,7 +133,7 @@ def test_a_study_is_made_there_and_goes_on_from_another_machine(
     first = begun(s3, "w1")
     assert s3.names("w1") == ["resolved.yaml", "search_space.yaml", "study.yaml"]
     assert first.mirror is not None
-    first.write_json(first.trial(0) / "result.json", {"number": 0, "state": "FAIL"})
+    write_json(first.trial(0) / "result.json", {"number": 0, "state": "FAIL"})
     first.send(first.trial(0) / "result.json")
     first.database.write_bytes(b"knows 1")
     first.backup.write_bytes(b"knows 1")
@@ -160,7 +161,7 @@ def test_what_could_not_be_sent_is_sent_when_the_next_run_begins(
     s3: S3Server, elsewhere: Callable[[str], None]
 ) -> None:
     first = begun(s3, "w2")
-    first.write_json(first.trial(0) / "result.json", {"number": 0, "state": "FAIL"})
+    write_json(first.trial(0) / "result.json", {"number": 0, "state": "FAIL"})
     elsewhere("cache")
     begun(s3, "w2")
     assert "trials/0/result.json" in s3.names("w2")

@@ -244,7 +244,7 @@ def test_clicks_pin_two_students_side_by_side(tab: Tab, content: Content) -> Non
     assert page.evaluate(labels) == ["<b>A</b>", "<b>B</b>"]
     assert page.locator("#layers-a").inner_text() == f"trial {a}"
     drawn = page.evaluate("[1, 2].map((at) => report.figures['layers-width'].data[at].x)")
-    assert drawn == [[layer["width"] for layer in students[number].layers] for number in (a, b)]
+    assert drawn == [[layer.width for layer in students[number].layers] for number in (a, b)]
     page.locator("#unpin").click()
     tab.settle()
     assert page.locator("#tray").is_hidden() and page.evaluate(labels.replace(".text", ".x")) == []

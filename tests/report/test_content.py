@@ -22,6 +22,7 @@ from gs_search.results.pareto import dominates, hypervolume
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import open_study, quiet
 from gs_search.study.space import Parameter, SearchSpace
+from gs_search.system.files import read_json, write_json
 from tests.synthetic_run import FIRST_START, GUTTER, TEACHER, change, objectives, write_run
 
 
@@ -52,7 +53,7 @@ def test_faithful_is_the_smallest_within_the_noise(content: Content) -> None:
 
 
 def test_bits_skip_layers_that_vanished(small: RunFolder) -> None:
-    layers = small.read_json(small.trial(0) / "result.json")["layers"]
+    layers = read_json(small.trial(0) / "result.json")["layers"]
     for layer in layers:
         if layer["group"] == "body":
             layer["weight_bits"] = 4
@@ -103,9 +104,9 @@ def test_cost_counts_in_the_order_of_the_ends_and_answers_from_the_record_are_fr
     change(small, 0, seconds=100.0, started="2026-11-23T10:00:00+00:00")
     change(small, 1, seconds=10.0, started="2026-11-23T10:00:00+00:00")
     change(small, 2, seconds=30.0, started="2026-11-23T10:00:10+00:00")
-    twin = small.read_json(small.trial(1) / "result.json")
-    small.write_json(small.trial(3) / "result.json", twin | {"number": 3, "duplicate_of": 1})
-    small.write_json(small.trial(4) / "result.json", twin | {"number": 4, "warm_start": "before:9"})
+    twin = read_json(small.trial(1) / "result.json")
+    write_json(small.trial(3) / "result.json", twin | {"number": 3, "duplicate_of": 1})
+    write_json(small.trial(4) / "result.json", twin | {"number": 4, "warm_start": "before:9"})
     content = gather(small)
     assert [(gain.number, gain.seconds) for gain in content.gains] == [
         (1, 10.0), (2, 40.0), (3, 40.0), (4, 40.0), (0, 140.0),
@@ -132,7 +133,7 @@ def test_starts_that_were_not_noted_come_from_the_database_on_its_own_clock(smal
     change(small, 1, state="PRUNED", cause="dominated", objectives=None, seconds=12.0, started=None)
     change(small, 2, state="FAIL", cause="interrupted", objectives=None, seconds=None, started=None)
     local = FIRST_START.replace(tzinfo=None) + timedelta(hours=7)
-    first = small.read_json(small.trial(0) / "result.json")
+    first = read_json(small.trial(0) / "result.json")
     ends = [local + timedelta(seconds=first["seconds"]), local + timedelta(seconds=100), local + timedelta(seconds=500)]
     study = open_study(small.config().study, small.database)
     with quiet():

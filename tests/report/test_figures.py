@@ -26,6 +26,7 @@ from gs_search.report.layer_figures import shown_at_first
 from gs_search.report.theme import DARK, LIGHT
 from gs_search.results.pareto import dominates
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json
 from tests.synthetic_run import TEACHER, change, write_run
 
 Figure = dict[str, Any]
@@ -80,7 +81,7 @@ def test_space_has_three_named_axes_and_drop_lines(content: Content) -> None:
 
 
 def test_a_wreck_does_not_flatten_the_plot(small: RunFolder) -> None:
-    usual = small.read_json(small.trial(0) / "result.json")["objectives"]
+    usual = read_json(small.trial(0) / "result.json")["objectives"]
     change(small, 1, objectives=usual | {"fid": 4000.0, "gflops": usual["gflops"] * 1.01})
     change(small, 2, objectives=usual | {"fid": usual["fid"] + 1.0})
     figure = front_pair(gather(small), "gflops", LIGHT)
@@ -162,13 +163,13 @@ def test_trials_without_a_fid_stand_at_the_edge_at_what_they_cost_or_asked_for(c
 
 def test_limits_infeasible_students_and_duplicates_are_marked(small: RunFolder) -> None:
     text = small.resolved_yaml.read_text()
-    first, second, third = (small.read_json(small.trial(n) / "result.json")["objectives"] for n in range(3))
+    first, second, third = (read_json(small.trial(n) / "result.json")["objectives"] for n in range(3))
     limit = sorted(record["gflops"] for record in (first, second, third))[1] * 1.0001
     small.resolved_yaml.write_text(text.replace("max_gflops: null", f"max_gflops: {limit}"))
     beyond = max(range(3), key=lambda number: (first, second, third)[number]["gflops"])
     twin = next(number for number in range(3) if number != beyond)
-    record = small.read_json(small.trial(twin) / "result.json")
-    small.write_json(small.trial(7) / "result.json", record | {"number": 7, "duplicate_of": twin})
+    record = read_json(small.trial(twin) / "result.json")
+    write_json(small.trial(7) / "result.json", record | {"number": 7, "duplicate_of": twin})
     content = gather(small)
     traces = traces_of(front_pair(content, "gflops"))
     assert numbers_of(traces["infeasible"]) == [beyond] and traces["infeasible"]["marker"]["symbol"] == "square-open"
@@ -195,12 +196,12 @@ def test_neighbours_within_the_noise_are_drawn_as_a_tie(small: RunFolder, gap: f
 
 def test_other_seeds_have_a_mean_and_an_interval(small: RunFolder) -> None:
     member = gather(small).front[0]
-    record = small.read_json(small.trial(member.number) / "result.json")
+    record = read_json(small.trial(member.number) / "result.json")
     fids = [member.fid + shift for shift in (1.0, 2.0, 6.0)]
     for k, fid in enumerate(fids, start=1):
         place = small.trial(member.number) / "again" / str(k)
-        small.write_json(place / "result.json", record | {"objectives": record["objectives"] | {"fid": fid}})
-        small.write_json(place / "subsets.json", {"fid": [fid - 1, fid, fid + 2]})
+        write_json(place / "result.json", record | {"objectives": record["objectives"] | {"fid": fid}})
+        write_json(place / "subsets.json", {"fid": [fid - 1, fid, fid + 2]})
     content = gather(small)
     again = next(student.again for student in content.front if student.number == member.number)
     assert again is not None and again.seeds == 3 and again.mean == pytest.approx(member.fid + 3.0)
@@ -249,7 +250,7 @@ def test_rungs_lead_from_the_repair_to_the_end(content: Content) -> None:
     traces = traces_of(rung_distances(content))
     student = content.front[0]
     assert traces["front"]["x"][:3] == [0, 80, None]
-    assert traces["front"]["y"][:2] == [student.rungs[0]["psnr_to_teacher"], student.psnr]
+    assert traces["front"]["y"][:2] == [student.rungs[0].psnr_to_teacher, student.psnr]
     assert (traces["stopped"]["x"], traces["stopped"]["y"]) == ([0, None], [17.25, None])
 
 
@@ -257,13 +258,13 @@ def test_layers_of_two_students_stand_before_the_teacher(content: Content) -> No
     students = shown_at_first(content)
     assert [student.number for student in students][0] == content.knee.number and len(students) == 2
     widths, bits = layer_widths(students), layer_bits(students)
-    full = [layer["full_width"] for layer in students[0].layers]
+    full = [layer.full_width for layer in students[0].layers]
     assert widths["data"][0]["x"] == full and bits["data"][0]["x"] == [32] * len(full)
     for trace, student in zip(widths["data"][1:], students, strict=True):
-        assert trace["x"] == [layer["width"] for layer in student.layers]
-        assert trace["y"] == [layer["name"] for layer in student.layers]
+        assert trace["x"] == [layer.width for layer in student.layers]
+        assert trace["y"] == [layer.name for layer in student.layers]
     for trace, student in zip(bits["data"][1:], students, strict=True):
-        assert trace["x"] == [layer["weight_bits"] for layer in student.layers]
+        assert trace["x"] == [layer.weight_bits for layer in student.layers]
     gone = layer_bits([students[0]])["data"]
     assert gone[2]["x"] == [] and len(gone) == 3  # the page puts a second student there
 

@@ -20,6 +20,7 @@ from gs_search.report import write_report
 from gs_search.report.content import Content, gather
 from gs_search.report.figures import page_figures
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json
 from tests.synthetic_run import COLUMNS, GUTTER, TEACHER, change, objectives, write_run
 
 
@@ -132,7 +133,7 @@ def rows_of(html: str) -> dict[int, tuple[str, list[str]]]:
 
 def test_rows_of_the_table_match_the_results(folder: RunFolder, html: str) -> None:
     rows = rows_of(html)
-    assert set(rows) == {result["number"] for result in folder.results()}
+    assert set(rows) == {result.number for result in folder.results()}
     for number, values in objectives(folder).items():
         kind, told = rows[number]
         fid, _, gflops, fewer, size_mb, smaller = map(float, told[1:7])
@@ -149,10 +150,10 @@ def test_rows_of_the_table_match_the_results(folder: RunFolder, html: str) -> No
 def test_every_ending_stands_in_the_table_with_its_cause(folder: RunFolder, html: str, page: Page) -> None:
     rows, words = rows_of(html), page.words()
     for result in folder.results():
-        if result["state"] != "COMPLETE":
-            assert rows[result["number"]][0] == ("stopped" if result["state"] == "PRUNED" else "failed")
-            assert result["message"] in words and result["cause"] in words
-    point = folder.results()[0]["point"]
+        if result.state != "COMPLETE":
+            assert rows[result.number][0] == ("stopped" if result.state == "PRUNED" else "failed")
+            assert result.message in words and result.cause in words
+    point = folder.results()[0].point
     assert rows[0][1][13:16] == [str(point["target_gflops_ratio"]), "", ""]
 
 
@@ -178,7 +179,7 @@ def test_pictures_are_the_rows_of_the_samples(folder: RunFolder, content: Conten
 
 def test_scripts_know_every_trial(html: str, content: Content, folder: RunFolder) -> None:
     data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.S)[1])  # type: ignore[index]
-    assert set(map(int, data["trials"])) == {result["number"] for result in folder.results()}
+    assert set(map(int, data["trials"])) == {result.number for result in folder.results()}
     shown = {student.number for student in content.front}
     assert set(map(int, data["pictures"])) == {s.number for s in content.students} - shown
     student = content.front[0]
@@ -186,7 +187,7 @@ def test_scripts_know_every_trial(html: str, content: Content, folder: RunFolder
     assert (told["fid"], told["gflops"], told["mb"], told["kind"]) == (
         student.fid, student.gflops, student.size_mb, "front",
     )  # fmt: skip
-    assert told["layers"][0] == [student.layers[0]["width"], 8, 8] and data["layers"][0] == 16
+    assert told["layers"][0] == [student.layers[0].width, 8, 8] and data["layers"][0] == 16
     assert data["trials"]["17"]["message"] == "the driver died <SIGKILL> & left it"
     assert len({light for light, _ in data["palette"]}) == len(data["palette"])
 
@@ -211,10 +212,10 @@ def test_a_trial_without_readable_samples_stays_in_the_report(small: RunFolder, 
 def test_text_from_the_folder_cannot_run(small: RunFolder) -> None:
     attack = "</script><script>alert(1)</script>"
     change(small, 2, state="FAIL", cause="exception", message=attack, objectives=None, point={attack: attack})
-    record = small.read_json(small.baselines)
+    record = read_json(small.baselines)
     record["protocol"]["reference"] = attack
     record["noise"]["method"] = attack
-    small.write_json(small.baselines, record)
+    write_json(small.baselines, record)
     small.study_yaml.write_text(f"# {attack}\n")
     html = write_report(small).read_text(encoding="utf-8")
     assert attack not in html and html.count("&lt;script&gt;alert(1)") >= 4
@@ -226,9 +227,9 @@ def test_nothing_of_the_machine_is_told(folder: RunFolder, html: str) -> None:
 
 
 def test_what_was_not_measured_is_a_dash(small: RunFolder) -> None:
-    record = small.read_json(small.baselines)
+    record = read_json(small.baselines)
     record |= {"noise": {}, "input": {"fid": 180.0}}
-    small.write_json(small.baselines, record)
+    write_json(small.baselines, record)
     for number in range(3):
         change(small, number, kid=None, psnr_to_teacher=None, latency_ms=None, parity=None, layers=[])
     html = write_report(small).read_text(encoding="utf-8")
@@ -257,10 +258,10 @@ def test_two_protocols_are_refused(small: RunFolder) -> None:
 
 
 def test_a_result_without_its_numbers_is_named(small: RunFolder) -> None:
-    record = small.read_json(small.baselines)
+    record = read_json(small.baselines)
     del record["teacher"]["fid"]
-    small.write_json(small.baselines, record)
-    with pytest.raises(BadInput, match="'fid'"):
+    write_json(small.baselines, record)
+    with pytest.raises(BadInput, match=r"baselines\.json: teacher\.fid"):
         write_report(small)
 
 

@@ -14,6 +14,7 @@ from gs_search.errors import BadInput, NothingFeasible
 from gs_search.results.front import front_document, front_notes, front_table
 from gs_search.results.pareto import dominates
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json
 from tests.synthetic_run import write_run
 
 
@@ -26,9 +27,9 @@ def test_document(folder: RunFolder) -> None:
     document = front_document(folder)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     costs = {
-        result["number"]: [result["objectives"][name] for name in document["objectives"]]
+        result.number: [result.values[name] for name in document["objectives"]]
         for result in folder.results()
-        if result["state"] == "COMPLETE"
+        if result.is_complete
     }
     assert document["finished"] == len(costs)
     numbers = [member["number"] for member in document["front"]]
@@ -78,24 +79,24 @@ def test_hypervolume_is_a_share(tmp_path: Path) -> None:
     """One student at half the reference in each objective holds an eighth of the box."""
     folder = write_run(tmp_path / "run", trials=1, failures=False)
     reference = front_document(folder)["reference_point"]
-    result = folder.read_json(folder.trial(0) / "result.json")
+    result = read_json(folder.trial(0) / "result.json")
     result["objectives"] = {name: value / 2 for name, value in reference.items()}
-    folder.write_json(folder.trial(0) / "result.json", result)
+    write_json(folder.trial(0) / "result.json", result)
     assert math.isclose(front_document(folder)["hypervolume"], 1 / 8)
 
 
 def test_no_finished_trial(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", trials=1, failures=False)
-    result = folder.read_json(folder.trial(0) / "result.json")
-    folder.write_json(folder.trial(0) / "result.json", result | {"state": "FAIL", "cause": "nan"})
+    result = read_json(folder.trial(0) / "result.json")
+    write_json(folder.trial(0) / "result.json", result | {"state": "FAIL", "cause": "nan"})
     with pytest.raises(NothingFeasible, match=r"no finished trial \(1 nan\)"):
         front_document(folder)
 
 
 def test_two_protocols_are_never_mixed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", trials=2, failures=False)
-    result = folder.read_json(folder.trial(1) / "result.json")
-    folder.write_json(folder.trial(1) / "result.json", result | {"protocol": "another"})
+    result = read_json(folder.trial(1) / "result.json")
+    write_json(folder.trial(1) / "result.json", result | {"protocol": "another"})
     with pytest.raises(BadInput, match="trial 1 was measured by protocol another"):
         front_document(folder)
 

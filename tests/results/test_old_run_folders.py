@@ -28,22 +28,22 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, o
 
 def test_what_lies_there_is_read(folder: Path) -> None:
     results = RunFolder.find(folder).results()
-    assert [result["number"] for result in results] == list(range(len(results))) and len(results) >= 3
+    assert [result.number for result in results] == list(range(len(results))) and len(results) >= 3
     config = RunFolder.find(folder).config()
     assert config.settings["precision"] == "float32" and config.image_px == 32
 
 
 def test_status_and_front(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = {result["number"]: result for result in RunFolder.find(folder).results()}
+    results = {result.number: result for result in RunFolder.find(folder).results()}
     status = document(capsys, "status", str(folder))
     assert status["finished"] == len(results)
     front = document(capsys, "front", str(folder))
     members = front["front"]
     assert members and isinstance(members, list)
     for member in members:
-        stored = results[member["number"]]["objectives"]
+        stored = results[member["number"]].objectives
         assert member["objectives"] == stored
-        others = [result["objectives"] for result in results.values() if result["state"] == "COMPLETE"]
+        others = [result.values for result in results.values() if result.is_complete]
         assert not any(all(other[k] < stored[k] for k in stored) for other in others)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from gs_search.errors import NothingFeasible
 from gs_search.results.pareto import dominates, front_indices, hypervolume, knee, reference_point
+from gs_search.results.record import Baselines
 
 NAN, INF = math.nan, math.inf
 
@@ -164,8 +164,9 @@ def test_knee_is_on_the_front(points: np.ndarray) -> None:
 
 
 def test_reference_point() -> None:
-    baselines: dict[str, Any] = {"teacher": {"fid": 1, "gflops": 2, "size_mb": 3}, "input": {"fid": 100}}
-    assert reference_point(baselines) == (150.0, 2.0, 3.0)
+    teacher, untouched = {"fid": 1, "gflops": 2, "size_mb": 3}, {"fid": 100}
+    content = {"protocol": {"id": "p"}, "teacher": teacher, "input": untouched, "noise": {}}
+    assert reference_point(Baselines.from_json(content)) == (150.0, 2.0, 3.0)
 
 
 def test_large_sets_are_quick() -> None:

@@ -20,6 +20,7 @@ from gs_search.errors import BadInput, NothingFeasible
 from gs_search.results.pareto import knee
 from gs_search.results.pick import PICK_FILE, Wish, pick_document, rank, read_pick, save_pick
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import write_json
 from gs_search.terminal.pick import pick_table
 from tests.job_stand_ins import write_repeat
 from tests.synthetic_run import TEACHER, result, write_run
@@ -38,7 +39,7 @@ def make(
             "objectives": dict(zip(NAMES, map(float, point), strict=True)),
             "latency_ms": latencies[number] if latencies else 1.0,
         }
-        folder.write_json(folder.trial(number) / "result.json", result(number) | changes)
+        write_json(folder.trial(number) / "result.json", result(number) | changes)
     if constraints:
         name, _, value = constraints.partition(": ")
         text = folder.resolved_yaml.read_text()
@@ -349,7 +350,7 @@ def test_saved_and_read(tmp_path: Path) -> None:
         ({"trial": 40}, "names trial 40, which is gone"),
         ({"key": "another"}, "which is gone or another one now"),
     ):
-        folder.write_json(path, {**found, **damage})
+        write_json(path, {**found, **damage})
         with pytest.raises(BadInput, match=message):
             read_pick(folder)
     path.write_text("{")

@@ -18,6 +18,7 @@ import yaml
 from gs_search.errors import BadInput
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study
+from gs_search.system.files import write_json
 from tests.conftest import SPACE, STUDY
 
 Write = Callable[..., Path]
@@ -149,7 +150,7 @@ def test_find(folder: RunFolder, tmp_path: Path) -> None:
 
 def test_write_json(folder: RunFolder) -> None:
     path = folder.trial(0) / "result.json"
-    folder.write_json(path, {"a": math.nan, "b": [1, -math.inf], "c": (2.5,), 3: None})
+    write_json(path, {"a": math.nan, "b": [1, -math.inf], "c": (2.5,), 3: None})
     assert json.loads(path.read_text()) == {"a": None, "b": [1, None], "c": [2.5], "3": None}
     umask = os.umask(0)
     os.umask(umask)
@@ -160,29 +161,29 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder.path / "note.json"
-    folder.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
 
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        folder.write_json(path, {"new": 2})
+        write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
     assert not list(folder.path.glob(".note*"))
     with pytest.raises(TypeError):
-        folder.write_json(path, {"new": object()})
+        write_json(path, {"new": object()})
     assert json.loads(path.read_text()) == {"old": 1}
 
 
 def test_readers_never_see_half_a_file(folder: RunFolder) -> None:
     path = folder.path / "note.json"
-    folder.write_json(path, ["x"] * 1000)
+    write_json(path, ["x"] * 1000)
     enough = threading.Event()
 
     def write() -> None:
         for length in itertools.count(1000):
-            folder.write_json(path, ["x"] * length)
+            write_json(path, ["x"] * length)
             if enough.is_set():
                 break
 
@@ -200,7 +201,7 @@ def test_readers_never_see_half_a_file(folder: RunFolder) -> None:
 
 def write_result(folder: RunFolder, number: int, **fields: Any) -> Path:
     path = folder.trial(number) / "result.json"
-    folder.write_json(path, {"number": number, "state": "COMPLETE", **fields})
+    write_json(path, {"number": number, "state": "COMPLETE", **fields})
     return path
 
 
@@ -210,7 +211,7 @@ def test_results_by_number(folder: RunFolder) -> None:
         write_result(folder, number)
     folder.trial(3).mkdir()  # running
     (folder.trials / "notes").mkdir()
-    assert [result["number"] for result in folder.results()] == [0, 2, 10]
+    assert [result.number for result in folder.results()] == [0, 2, 10]
 
 
 @pytest.mark.parametrize("content", ["", '{"number": 1, "sta', "[1]", '{"number": 2, "state": "FAIL"}', "{}", "\x00"])

@@ -17,6 +17,7 @@ import gs_search.retrain.evaluate
 import gs_search.trial.assets
 import gs_search.trial.run
 from gs_search.results.run_folder import RunFolder
+from gs_search.system.files import read_json, write_json
 from gs_search.trial.run import run_trial
 from tests import tiny_study
 
@@ -38,7 +39,7 @@ def cheap_features(images: Tensor, *, model: Any = None, threads: int = 1) -> np
 @pytest.fixture(scope="package")
 def cheap() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (gs_search.trial.assets, gs_search.trial.run, gs_search.retrain.evaluate):
+        for module in (gs_search.trial.assets, gs_search.trial.evaluate):
             patch.setattr(module, "inception_features", cheap_features)
         patch.setattr(gs_search.trial.assets, "load_inception", lambda device: SimpleNamespace(weights_sha256="none"))
         yield
@@ -50,9 +51,12 @@ def source(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     config, folder = tiny_study.prepared(tmp_path_factory.mktemp("retrain"), **CHANGES)
     for number, point in enumerate(POINTS):
         run_trial(point, config, folder, number=number, seed=5 + number)
-    failed = {name: folder.results()[0][name] for name in ("schema", "study", "point", "key", "protocol")}
+    failed = {
+        name: read_json(folder.trial(0) / "result.json")[name]
+        for name in ("schema", "study", "point", "key", "protocol")
+    }
     failed |= {"number": 2, "state": "FAIL", "cause": "nan", "message": "not a number", "objectives": None, "seed": 1}
-    folder.write_json(folder.trial(2) / "result.json", failed)
+    write_json(folder.trial(2) / "result.json", failed)
     return folder
 
 

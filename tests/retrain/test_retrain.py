@@ -25,10 +25,12 @@ from gs_search.data import open_data
 from gs_search.errors import BadInput, CheckpointError, DataError, StudyBusy, TrialFailed
 from gs_search.measure.flops import count_flops
 from gs_search.measure.psnr import psnr
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.retrain import Interrupted, retrain
 from gs_search.retrain.schedule import Asked, seed_of
 from gs_search.slimming import load_student
+from gs_search.system.files import read_json, write_json
 from gs_search.system.lock import hold
 from gs_search.trial.assets import Groundwork, paint
 
@@ -38,8 +40,8 @@ LASTING = ("student.safetensors", "last.safetensors", "curve.csv", "samples.png"
 
 def train(folder: RunFolder, asked: Asked | None = None, *, stop: Callable[[], bool] | None = None, **more: Any) -> Any:
     given: dict[str, Any] = {"note": lambda line: None, "on_progress": lambda content: None, **more}
-    trial = folder.read_json(folder.trial(0) / "result.json")
-    return retrain(folder, trial, asked or Asked(), stop=stop or (lambda: False), **given)  # type: ignore[arg-type]
+    stopping: Any = stop or (lambda: False)
+    return retrain(folder, folder.result(0), asked or Asked(), stop=stopping, **given).to_json()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_it_leaves_its_folder(finished: tuple[RunFolder, dict[str, Any], list[st
 
 def test_the_result_has_a_trials_keys_and_its_own(finished: tuple[RunFolder, dict[str, Any], list[str]]) -> None:
     folder, record, _ = finished
-    trial = folder.read_json(folder.trial(0) / "result.json")
+    trial = read_json(folder.trial(0) / "result.json")
     own = {"split", "schedule", "best_step", "looks", "last", "test", "short"}
     assert set(record) == set(trial) | own
     same = ("study", "number", "point", "key", "protocol", "macs", "macs_paper", "params", "layers", "state")
@@ -109,14 +111,14 @@ def test_the_test_pictures_are_measured_once_at_the_end(
     source = open_data(config.data, config.image_px, config.seed).source("test")
     pictures = torch.stack([source.picture(k) for k in range(8)])
     seen: list[int] = []
-    genuine = gs_search.retrain.evaluate.look_at
+    genuine = gs_search.trial.evaluate.look_at
 
     def counted(student: Any, ground: Any, painted: Any, outputs: Any) -> Any:
         assert len(painted) in (8, 10)
         seen.append(len(painted))
         return genuine(student, ground, painted, outputs)
 
-    for module in (gs_search.retrain.evaluate, gs_search.retrain.loop):
+    for module in (gs_search.retrain.evaluate, gs_search.retrain.loop, gs_search.trial.evaluate):
         monkeypatch.setattr(module, "look_at", counted)
     again = train(prepared)
     assert seen == [10, 10, 10, 8, 8]  # two looks, the best; the best and the trial's on what was kept back
@@ -133,7 +135,7 @@ def test_the_test_pictures_are_measured_once_at_the_end(
 
 def test_a_study_without_test_pictures_says_so(prepared: RunFolder, change: Callable[[str, str], None]) -> None:
     change("    test: 8\n", "    test: 0\n")
-    baselines = prepared.read_json(prepared.baselines)  # prepared so
+    baselines = read_json(prepared.baselines)  # prepared so
     content = open_data(prepared.config().data, 32, 1).describe()["content"]
     teacher = prepared.teacher.resolve()
     prepared.teacher.unlink()
@@ -142,7 +144,7 @@ def test_a_study_without_test_pictures_says_so(prepared: RunFolder, change: Call
         (prepared.teacher / entry.name).symlink_to(entry)
     prepared.baselines.unlink()
     baselines["protocol"]["data"]["content"] = content
-    prepared.write_json(prepared.baselines, baselines)
+    write_json(prepared.baselines, baselines)
     lines: list[str] = []
     assert train(prepared, Asked(steps=1), note=lines.append)["test"] is None
     assert "no test pictures" in lines[-1]
@@ -249,12 +251,7 @@ def test_one_that_dies_at_any_moment_goes_on_in_the_same_bits(
     def cut_off(*_: Any, **__: Any) -> Any:
         raise Power
 
-    course, write_json = gs_search.retrain.loop, RunFolder.write_json
-
-    def no_result(self: RunFolder, path: Path, content: Any) -> None:
-        if path.name == "result.json":
-            raise Power
-        write_json(self, path, content)
+    course = gs_search.retrain.loop
 
     with monkeypatch.context() as patch, pytest.raises(Power):
         if moment == "cut":
@@ -262,14 +259,12 @@ def test_one_that_dies_at_any_moment_goes_on_in_the_same_bits(
         elif moment == "look":
             patch.setattr(course.Journal, "look", cut_off)
         elif moment == "checkpoint":
-            genuine = Path.replace
-            patch.setattr(
-                Path, "replace", lambda path, to: cut_off() if to.name == "checkpoint.ckpt" else genuine(path, to)
-            )
+            genuine = os.replace
+            patch.setattr(os, "replace", lambda a, to: cut_off() if to.name == "checkpoint.ckpt" else genuine(a, to))
         elif moment == "finish":
             patch.setattr("gs_search.trial.run.write_samples", cut_off)
         else:
-            patch.setattr(RunFolder, "write_json", no_result)
+            patch.setattr("gs_search.retrain.retrain.write_record", cut_off)
         train(prepared)
     train(prepared)
     same_files(finished[0], prepared)
@@ -324,7 +319,7 @@ def test_a_longer_schedule_is_the_same_shrink_target(
     change("    schedule: at_once\n", "    schedule: proximal\n")
     change("    scale_learning_rate: 0.005\n", "    scale_learning_rate: 0.05\n")
     path = prepared.trial(0) / "result.json"
-    prepared.write_json(path, {**prepared.read_json(path), "point": settings})
+    write_json(path, {**read_json(path), "point": settings})
     shares = []
     for steps in (10, 30):
         record = train(prepared, Asked(steps=steps), force=True)
@@ -508,8 +503,8 @@ def test_the_pick_that_was_recorded_is_mentioned(
 ) -> None:
     from gs_search.results.pick import Wish, pick_document, save_pick
 
-    def begun(folder: RunFolder, trial: Mapping[str, Any], asked: Asked, **_: Any) -> Any:
-        raise BadInput(f"begun with trial {trial['number']}, {asked.steps} steps")
+    def begun(folder: RunFolder, trial: TrialRecord, asked: Asked, **_: Any) -> Any:
+        raise BadInput(f"begun with trial {trial.number}, {asked.steps} steps")
 
     monkeypatch.setattr("gs_search.retrain.retrain.retrain", begun)
     knee = pick_document(prepared, Wish())["trial"]

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def test_one_is_chosen_as_pick_chooses(folder: RunFolder) -> None:
     for wish in (Wish(), Wish(max_gflops=0.1), Wish(weights={"fid": 1.0}), Wish(trial=3)):
-        assert chosen(folder, wish)["number"] == pick_document(folder, wish)["trial"]
+        assert chosen(folder, wish).number == pick_document(folder, wish)["trial"]
 
 
 def test_the_recorded_one_is_taken(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_the_recorded_one_is_taken(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="nothing has been picked"):
         chosen(folder, Wish(), saved=True)
     save_pick(folder, pick_document(folder, Wish(trial=3)))
-    assert chosen(folder, Wish(), saved=True)["number"] == picked(folder) == 3
+    assert chosen(folder, Wish(), saved=True).number == picked(folder) == 3
     with pytest.raises(BadInput, match="--saved takes"):
         chosen(folder, Wish(trial=3), saved=True)
 
@@ -58,19 +58,19 @@ def test_several_span_the_front(folder: RunFolder) -> None:
     document = front_document(folder)
     members = document["front"]
     assert len(members) > 4
-    assert [one["number"] for one in spread(folder, 1)] == [document["knee"]]
+    assert [one.number for one in spread(folder, 1)] == [document["knee"]]
     for count in (2, 4, len(members)):
-        assert [one["number"] for one in spread(folder, count)] == by_hand(members, [document["knee"]], count)
-    assert {one["number"] for one in spread(folder, 99)} == {member["number"] for member in members}
+        assert [one.number for one in spread(folder, count)] == by_hand(members, [document["knee"]], count)
+    assert {one.number for one in spread(folder, 99)} == {member["number"] for member in members}
 
 
 def test_the_recorded_one_is_among_them(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     document = front_document(folder)
-    last = spread(folder, 99)[-1]["number"]
+    last = spread(folder, 99)[-1].number
     save_pick(folder, pick_document(folder, Wish(trial=last)))
-    assert [one["number"] for one in spread(folder, 2)] == [document["knee"], last]
-    assert [one["number"] for one in spread(folder, 3)] == by_hand(document["front"], [document["knee"], last], 3)
+    assert [one.number for one in spread(folder, 2)] == [document["knee"], last]
+    assert [one.number for one in spread(folder, 3)] == by_hand(document["front"], [document["knee"], last], 3)
 
 
 @pytest.mark.parametrize("name", NEEDED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from gs_search.errors import BadInput
 from gs_search.results.pick import Wish, pick_document, save_pick
 from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.summary import retrain_document, summarize, write_summary
+from gs_search.system.files import read_json, write_json
 from gs_search.system.lock import hold
 from gs_search.terminal.retrain import retrain_table, summary_lines
 from tests.synthetic_run import write_run
@@ -22,11 +22,11 @@ STEPS = 400
 
 def finish(folder: RunFolder, number: int, fid: float, *, test: float | None = None, steps: int = STEPS) -> None:
     """The trial ``number``, trained in full, at another FID."""
-    trial = folder.read_json(folder.trial(number) / "result.json")
+    trial = read_json(folder.trial(number) / "result.json")
     figures = {"kid": 0.1, "psnr_to_teacher": 30.0}
     kept = None if test is None else {"fid": test, **figures, "short": {"fid": test + 2.0, **figures}}
     if kept is not None:
-        kept |= {"teacher": {"fid": 60.0, "kid": 0.0}, "input": {"fid": 180.0, **figures}}
+        kept |= {"protocol": {"id": "test"}, "teacher": {"fid": 60.0, "kid": 0.0}, "input": {"fid": 180.0, **figures}}
     schedule = {"steps": steps, "sparse": 0, "batch_size": 4, "looks": [steps], "workers": 1}
     schedule |= {"at_once": 4, "replaced": {}}
     full = {**trial, "objectives": {**trial["objectives"], "fid": fid}, "split": "val", "test": kept}
@@ -36,11 +36,11 @@ def finish(folder: RunFolder, number: int, fid: float, *, test: float | None = N
         "looks": [{"step": steps, "fid": fid, **figures}],
         "best_step": steps,
     }
-    folder.write_json(folder.retrained(number) / "result.json", full)
+    write_json(folder.retrained(number) / "result.json", full)
 
 
 def short(folder: RunFolder, number: int) -> float:
-    return float(folder.read_json(folder.trial(number) / "result.json")["objectives"]["fid"])
+    return float(read_json(folder.trial(number) / "result.json")["objectives"]["fid"])
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_only_equal_lengths_are_compared(folder: RunFolder) -> None:
     document = summarize(folder)
     assert document is not None and document["schedule"]["steps"] == STEPS and document["left_out"] == [third]
     assert f"not compared: {third}" in document["sentences"][-1]
-    longer = summarize(folder, folder.read_json(folder.retrained(third) / "result.json")["schedule"])
+    longer = summarize(folder, read_json(folder.retrained(third) / "result.json")["schedule"])
     assert longer is not None and longer["left_out"] == sorted((first, second))
     assert longer["agreement"]["kendall_tau"] is None
 
@@ -149,13 +149,13 @@ def test_the_document_tells_what_is_finished_and_what_is_not(folder: RunFolder) 
     first, second = members(folder)[:2]
     finish(folder, first, 70.0, test=71.0)
     place = folder.retrained(second)
-    folder.write_json(place / "schedule.json", {"steps": 400})
+    write_json(place / "schedule.json", {"steps": 400})
     document = retrain_document(folder)
     assert document is not None and [one["number"] for one in document["retrained"]] == [first]
     assert document["retrained"][0]["folder"] == f"retrain/{first}"
     told = {"trial": second, "folder": f"retrain/{second}", "alive": False, "step": 0, "steps": 400}
     assert document["running"] == [told]
-    folder.write_json(place / "progress.json", {"step": 7, "steps": 400, "seconds_left": 3.5})
+    write_json(place / "progress.json", {"step": 7, "steps": 400, "seconds_left": 3.5})
     with hold(place / "lock"):
         again = retrain_document(folder)
     assert again is not None and again["running"] == [told | {"alive": True, "step": 7, "seconds_left": 3.5}]
@@ -175,9 +175,10 @@ def test_the_table_shows_short_and_full(folder: RunFolder, test: float | None) -
 
     number = members(folder)[0]
     finish(folder, number, 66.5, test=test)
-    record: dict[str, Any] = folder.read_json(folder.retrained(number) / "result.json")
+    record = folder.full_result(number)
+    assert record is not None
     shown = io.StringIO()
-    Console(width=140, file=shown).print(retrain_table(record, folder.read_json(folder.baselines)))
+    Console(width=140, file=shown).print(retrain_table(record, folder.measured()))
     text = shown.getvalue()
     assert "66.50" in text and f"{short(folder, number):.2f}" in text
     assert ("71.25" in text) == (test is not None) and ("keeps no test pictures" in text) == (test is None)

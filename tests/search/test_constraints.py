@@ -15,10 +15,11 @@ from stand_ins import REFERENCE
 from gs_search.cli import main
 from gs_search.engine.searcher import StudySearcher
 from gs_search.errors import GsSearchError, NothingFeasible
-from gs_search.monitor.estimate import Baselines, standing
+from gs_search.monitor.estimate import reference_of, standing
 from gs_search.monitor.status import study_status
 from gs_search.results.front import front_document, front_table
 from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.feasibility import MAX_REFUSED, Feasibility
 from gs_search.search.samplers import SAMPLERS
@@ -32,6 +33,7 @@ from gs_search.study.constraints import (
     too_large_to_start,
     violations,
 )
+from gs_search.system.files import write_json
 from gs_search.terminal.status import render_status
 
 BASELINES = {**REFERENCE, "protocol": {"id": "p"}, "noise": {"fid_std": 1.0}}
@@ -50,9 +52,9 @@ def students(folder: RunFolder, database: StudyDatabase, rows: list[tuple[float,
 
 def test_limits_become_numbers() -> None:
     wanted = {"max_gflops": 2, "max_mb": None, "max_fid": "teacher+10"}
-    assert resolve(wanted, REFERENCE) == {"max_fid": 60.0, "max_gflops": 2.0}
+    assert resolve(wanted, 50.0) == {"max_fid": 60.0, "max_gflops": 2.0}
     assert resolve(wanted, None) == {"max_gflops": 2.0}
-    assert resolve({}, REFERENCE) == {}
+    assert resolve({}, 50.0) == {}
     assert [fid_above_teacher(text) for text in ("teacher+10", " teacher + 2.5 ", "teacher", "teacher-1", "7")] == [
         10.0, 2.5, None, None, None,
     ]  # fmt: skip
@@ -72,12 +74,12 @@ def test_what_asks_for_too_much_is_known_before_it_is_trained() -> None:
 
 
 def test_the_nearest_miss_is_named_with_what_it_misses() -> None:
-    results = [
-        {"number": 3, "objectives": {"fid": 60.0, "gflops": 4.0, "size_mb": 1.0}},
-        {"number": 7, "objectives": {"fid": 80.0, "gflops": 2.1, "size_mb": 1.0}},
-    ]
+    students = {
+        3: {"fid": 60.0, "gflops": 4.0, "size_mb": 1.0},
+        7: {"fid": 80.0, "gflops": 2.1, "size_mb": 1.0},
+    }
     limits = {"max_fid": 90.0, "max_gflops": 2.0}
-    assert nearest_miss(results, limits) == "trial 7 comes nearest (max_gflops is 2, it has 2.1)"
+    assert nearest_miss(students, limits) == "trial 7 comes nearest (max_gflops is 2, it has 2.1)"
 
 
 def test_optuna_and_its_dashboard_know_who_is_feasible(make_study: MakeStudy) -> None:
@@ -91,14 +93,14 @@ def test_optuna_and_its_dashboard_know_who_is_feasible(make_study: MakeStudy) ->
     assert {t.state.name for t in trials} == {"COMPLETE"}
     # What optuna_dashboard._serializer sends to its pages, which ask for every one to be at most 0.
     assert [[v <= 0 for v in t.system_attrs["constraints"]] for t in trials] == [[True], [False], [False]]
-    assert [is_feasible(result["constraints"]) for result in folder.results()] == [True, False, False]
+    assert [is_feasible(result.constraints or {}) for result in folder.results()] == [True, False, False]
 
 
 def test_without_constraints_nothing_is_written(make_study: MakeStudy) -> None:
     config, folder = make_study()
     database = open_database(folder, config)
     complete(database, database.ask())
-    assert database.trials()[0].system_attrs == {} and "constraints" not in folder.results()[0]
+    assert database.trials()[0].system_attrs == {} and folder.results()[0].constraints is None
 
 
 def test_a_result_of_a_dead_run_is_judged_too(make_study: MakeStudy) -> None:
@@ -106,7 +108,7 @@ def test_a_result_of_a_dead_run_is_judged_too(make_study: MakeStudy) -> None:
     database = open_database(folder, config)
     database.write_result(record_of(database, database.ask()))
     open_database(folder, config).settle("killed", "died")
-    assert folder.results()[0]["constraints"]["max_fid"] > 0
+    assert folder.results()[0].constraints["max_fid"] > 0
     assert open_database(folder, config).study.best_trials == []
 
 
@@ -125,14 +127,14 @@ def test_samplers_are_steered_to_the_feasible(sampler: str, tmp_path: Path) -> N
 
 def test_the_front_has_feasible_students_only(make_study: MakeStudy) -> None:
     config, folder = make_study(constraints={"max_fid": "teacher+50"})
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     database = open_database(folder, config)
     students(folder, database, [(90.0, 0.5, 0.5), (120.0, 0.1, 0.1), (60.0, 0.9, 0.9)])
     document = front_document(folder)
     assert [member["number"] for member in document["front"]] == [0, 2]
     assert (document["finished"], document["infeasible"]) == (3, 1)
     assert document["constraints"] == {"max_fid": 100.0}
-    where = standing(database, Baselines.read(folder), 6, 1)
+    where = standing(database, reference_of(folder), 6, 1)
     assert (where.front, where.infeasible, where.done) == ((0, 2), (1,), 3)
     assert where.hypervolume == pytest.approx(document["hypervolume"])
     assert "only of students within max_fid 100; 1 are not" in text_of(front_table(document))
@@ -140,7 +142,7 @@ def test_the_front_has_feasible_students_only(make_study: MakeStudy) -> None:
 
 def test_nothing_feasible_is_said_in_one_line(make_study: MakeStudy, capsys: pytest.CaptureFixture[str]) -> None:
     config, folder = make_study(constraints={"max_fid": "teacher+5"})
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     students(folder, open_database(folder, config), [(90.0, 0.5, 0.5), (70.0, 0.9, 0.9)])
     with pytest.raises(NothingFeasible) as caught:
         front_document(folder)
@@ -150,8 +152,8 @@ def test_nothing_feasible_is_said_in_one_line(make_study: MakeStudy, capsys: pyt
     assert json.loads(capsys.readouterr().out)["problems"] == [f"{folder.path}: {told}"]
 
 
-def searcher_of(database: StudyDatabase, total: int) -> tuple[StudySearcher, list[dict[str, Any]]]:
-    seen: list[dict[str, Any]] = []
+def searcher_of(database: StudyDatabase, total: int) -> tuple[StudySearcher, list[TrialRecord]]:
+    seen: list[TrialRecord] = []
     return StudySearcher(database, total=total, deadline=None, interrupted=lambda: False, on_finish=seen.append), seen
 
 
@@ -167,18 +169,18 @@ def text_of(content: Any) -> str:
 def test_a_point_that_asks_for_too_much_never_starts(make_study: MakeStudy) -> None:
     starts = [{"target_gflops_ratio": share, "weight_bits": 8} for share in (0.8, 0.3, 0.41)]
     config, folder = make_study(start_points=starts, constraints={"max_gflops": 0.4})
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     database = open_database(folder, config)
     database.enqueue_start_points()
     searcher, seen = searcher_of(database, total=3)
     suggestion = searcher.suggest("a")
     assert isinstance(suggestion, dict) and suggestion["number"] == 1
     assert searcher.suggest("b") is None, "the third has been refused, and the first may have to be repeated"
-    assert [(record["number"], record["state"], record["cause"]) for record in seen] == [
+    assert [(record.number, record.state, record.cause) for record in seen] == [
         (0, "PRUNED", "infeasible"), (2, "PRUNED", "infeasible"),
     ]  # fmt: skip
-    assert seen[0]["message"] == "asks for 0.8 GFLOPs; max_gflops is 0.4"
-    assert folder.results()[0]["constraints"] == pytest.approx({"max_gflops": 1.0})
+    assert seen[0].message == "asks for 0.8 GFLOPs; max_gflops is 0.4"
+    assert folder.results()[0].constraints == pytest.approx({"max_gflops": 1.0})
     trials = open_database(folder, config).trials()
     assert trials[0].constraints["max_gflops"] == pytest.approx(1.0) and trials[0].user_attrs["cause"] == "infeasible"
     assert database.counted() == 2
@@ -195,7 +197,7 @@ def test_no_sampler_proposes_what_may_not_start(sampler: str, tmp_path: Path) ->
     starts = [{"target_gflops_ratio": 0.8, "weight_bits": 8}]
     study = write_study(tmp_path / "study", start_points=starts, sampler=sampler, constraints={"max_gflops": 0.15})
     folder = RunFolder(tmp_path / "run")
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     database = StudyDatabase(optuna.create_study(directions=["minimize"] * 3), folder, load_study(study))
     database.enqueue_start_points()
     targets = []
@@ -225,13 +227,13 @@ def test_the_space_ends_where_the_limit_is(
     config, folder = make_study({"target_gflops_ratio": parameter}, constraints={"max_gflops": limit})
     feasibility = Feasibility(folder, config)
     assert feasibility.space() is config.space, "nobody knows the teacher yet"
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     assert feasibility.space().parameters[0].high == pytest.approx(high)
 
 
 def test_a_search_that_finds_nothing_small_enough_ends(make_study: MakeStudy) -> None:
     config, folder = make_study(sampler="random", constraints={"max_gflops": 0.01})
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     searcher, seen = searcher_of(open_database(folder, config), total=1000)
     assert searcher.suggest("a") == Searcher.FINISHED
     assert len(seen) == MAX_REFUSED - 1 and state_counts(searcher.database) == {"PRUNED": MAX_REFUSED}
@@ -247,7 +249,7 @@ def test_a_target_in_the_settings_counts_as_one_of_the_point(make_study: MakeStu
     config, folder = make_study(space, settings={"target_gflops_ratio": 0.5}, constraints={"max_gflops": 0.4})
     database = open_database(folder, config)
     assert database.refuse(database.ask()) is None, "nobody knows the teacher yet"
-    folder.write_json(folder.baselines, BASELINES)
+    write_json(folder.baselines, BASELINES)
     assert database.refuse(database.ask()) is not None
 
 

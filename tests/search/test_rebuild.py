@@ -15,6 +15,7 @@ from engine_studies import SPACE, MakeStudy, complete, record_of, state_counts
 
 from gs_search import cli
 from gs_search.errors import BadInput, StudyBusy
+from gs_search.results.record import write_record
 from gs_search.results.run_folder import RunFolder
 from gs_search.search import rebuild
 from gs_search.search.outcomes import Asked
@@ -22,6 +23,7 @@ from gs_search.search.rebuild import rebuild_database
 from gs_search.search.storage import close_study
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.study.config import StudyConfig
+from gs_search.system.files import write_json
 
 WIDE: dict[str, Any] = {
     **SPACE,
@@ -184,7 +186,7 @@ def test_what_is_no_result_of_the_study_is_named(make_study: MakeStudy) -> None:
     database = open_database(folder, config)
     for _ in range(9):
         complete(database, database.ask())
-    good = folder.results()
+    good = [record.to_json() for record in folder.results()]
 
     def write(number: int, text: str) -> None:
         (folder.trial(number) / "result.json").write_text(text)
@@ -196,8 +198,8 @@ def test_what_is_no_result_of_the_study_is_named(make_study: MakeStudy) -> None:
     write(5, json.dumps({**good[5], "point": {**good[5]["point"], "weight_bits": 5}}))
     write(6, json.dumps({**good[6], "state": "RUNNING"}))
     write(7, "[]")
-    folder.write_json(folder.trials / "copy of 0" / "result.json", good[0])
-    folder.write_json(folder.trials / "123456789" / "result.json", good[0])
+    write_json(folder.trials / "copy of 0" / "result.json", good[0])
+    write_json(folder.trials / "123456789" / "result.json", good[0])
     folder.database.unlink()
 
     rebuilt = rebuild_database(folder)
@@ -208,9 +210,9 @@ def test_what_is_no_result_of_the_study_is_named(make_study: MakeStudy) -> None:
     assert told == {
         "2": "is of study 'another', not of 'engine'",
         "3": "is of trial 30, not of 3",
-        "4": "its objective fid is missing",
+        "4": "its objective fid is nan",
         "5": "its point is not of this study's space: weight_bits: must be one of 8, 6, 4, not 5",
-        "6": "its state is 'RUNNING', not one of COMPLETE, PRUNED, FAIL",
+        "6": "state: input should be 'COMPLETE', 'PRUNED' or 'FAIL'; was another version at work? restore or remove it",
         "7": "holds no JSON object; restore or remove it",
         "copy of 0": "its folder is not the number of a trial",
         "123456789": "its folder is not the number of a trial",
@@ -288,7 +290,7 @@ def test_nothing_to_rebuild_from(make_study: MakeStudy, monkeypatch: pytest.Monk
     config, folder = make_study()
     with pytest.raises(BadInput, match="no result to rebuild from"):
         rebuild_database(folder)
-    folder.write_json(folder.trial(0) / "result.json", {"study": "another"})
+    write_json(folder.trial(0) / "result.json", {"study": "another", "number": 0, "state": "FAIL"})
     with pytest.raises(BadInput, match=r"no result to rebuild from \(.*is of study 'another'"):
         rebuild_database(folder)
     monkeypatch.setenv("GS_SEARCH_STORAGE", "postgresql://somewhere/else")
@@ -354,9 +356,8 @@ def test_trials_of_an_earlier_study_stay_what_they_are(make_study: MakeStudy) ->
     for _ in range(12):
         complete(database, database.ask())
     for record in folder.results():  # as warm_start writes them
-        folder.write_json(
-            folder.trial(record["number"]) / "result.json", {**record, "warm_start": f"before:{record['number'] + 3}"}
-        )
+        place = folder.trial(record.number)
+        write_record(place / "result.json", record.but(warm_start=f"before:{record.number + 3}"))
     database.enqueue_start_points()
     for _ in range(3):
         complete(database, database.ask())

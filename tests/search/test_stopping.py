@@ -10,13 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from gs_search.results.record import Rung, State, TrialRecord
 from gs_search.search.stopping import Rungs, agreement, savings
 
 GRID = st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(1, 4))
 
 
-def report(psnr: float, gflops: float, size_mb: float, step: int = 0) -> dict[str, Any]:
-    return {"step": step, "psnr_to_teacher": psnr, "gflops": gflops, "size_mb": size_mb, "seconds": 2.0}
+def report(psnr: float, gflops: float, size_mb: float, step: int = 0) -> Rung:
+    return Rung(step=step, psnr_to_teacher=psnr, gflops=gflops, size_mb=size_mb, seconds=2.0)
+
+
+def ended(state: State, **fields: Any) -> TrialRecord:
+    return TrialRecord(number=0, state=state, **fields)
 
 
 @given(st.lists(GRID, min_size=1, max_size=20), st.sampled_from([0.0, 1.0, 2.5]))
@@ -55,10 +60,8 @@ def test_what_earlier_runs_told_counts() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=12))
 def test_agreement_is_spearmans(points: list[tuple[int, int]]) -> None:
-    records = [
-        {"state": "COMPLETE", "rungs": [report(psnr, 1, 1)], "objectives": {"fid": float(fid)}} for psnr, fid in points
-    ]
-    found = agreement([*records, {"state": "FAIL"}, {"state": "PRUNED", "rungs": [report(1, 1, 1)]}])
+    records = [ended("COMPLETE", rungs=(report(psnr, 1, 1),), objectives={"fid": float(fid)}) for psnr, fid in points]
+    found = agreement([*records, ended("FAIL"), ended("PRUNED", rungs=(report(1, 1, 1),))])
     if len({p for p, _ in points}) == 1 or len({f for _, f in points}) == 1:
         assert found == {}
         return
@@ -68,7 +71,7 @@ def test_agreement_is_spearmans(points: list[tuple[int, int]]) -> None:
 
 
 def test_savings_are_what_a_median_trial_would_have_taken() -> None:
-    complete = [{"state": "COMPLETE", "seconds": s} for s in (10.0, 20.0, 90.0)]
-    left = [{"state": "PRUNED", "rungs": [report(1, 1, 1)]}, {"state": "PRUNED", "rungs": [report(1, 1, 1, step=5)]}]
-    assert savings([*complete, *left, {"state": "FAIL"}]) == {"stopped": {0: 1, 5: 1}, "seconds": pytest.approx(36.0)}
+    complete = [ended("COMPLETE", seconds=s) for s in (10.0, 20.0, 90.0)]
+    left = [ended("PRUNED", rungs=(report(1, 1, 1, step),)) for step in (0, 5)]
+    assert savings([*complete, *left, ended("FAIL")]) == {"stopped": {0: 1, 5: 1}, "seconds": pytest.approx(36.0)}
     assert savings([]) == {"stopped": {}, "seconds": 0.0}

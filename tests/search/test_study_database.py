@@ -185,7 +185,7 @@ def test_d3_a_trial_that_died_with_its_run_fails_and_is_repeated(make_study: Mak
     assert database.counted() == 1
     assert state_counts(database) == {"COMPLETE": 1, "FAIL": 1}
     assert database.trials()[1].user_attrs["retry_of"] == 0
-    assert database.read_result(0)["cause"] == "killed"
+    assert database.read_result(0).cause == "killed"
 
 
 class Killed(BaseException):
@@ -295,7 +295,7 @@ def test_a_result_that_is_not_this_trials_is_not_told(make_study: MakeStudy, dam
     asked = database.ask()
     place = folder.trial(0)
     place.mkdir(parents=True)
-    (place / "result.json").write_text(damage(record_of(database, asked)))
+    (place / "result.json").write_text(damage(record_of(database, asked).to_json()))
     assert database.settle("killed", "the run died") == [0]
     assert state_counts(database) == {"FAIL": 1}
 
@@ -334,11 +334,11 @@ def test_d11_duplicates_are_answered_from_the_record(make_study: MakeStudy) -> N
     twin = database.ask()
     original = open_database(folder, config).records[twin.key]
     record = database.tell_duplicate(twin, original)
-    assert record["duplicate_of"] == first.number == 0
+    assert record.duplicate_of == first.number == 0
     assert database.trials()[1].values == database.trials()[0].values
     assert database.trials()[1].user_attrs["duplicate_of"] == 0
-    assert folder.results()[1]["objectives"] == folder.results()[0]["objectives"]
-    assert folder.results()[1]["number"] == 1
+    assert folder.results()[1].objectives == folder.results()[0].objectives
+    assert folder.results()[1].number == 1
 
 
 def test_any_order_of_endings_leaves_nothing_running_and_loses_nothing(make_study: MakeStudy) -> None:
@@ -369,7 +369,7 @@ def test_any_order_of_endings_leaves_nothing_running_and_loses_nothing(make_stud
     assert not [t for t in trials if t.state == TrialState.RUNNING]
     for number in told:
         assert not trials[number].user_attrs.get("requeue")
-        assert database.read_result(number)["state"] == trials[number].state.name
+        assert database.read_result(number).state == trials[number].state.name
 
 
 @pytest.mark.parametrize("name", ["a b", "a%20b", "a?b", "a#b", "{a}", "ä&c=d", "a'b"])

@@ -24,6 +24,7 @@ from gs_search.search.samplers import generation_attribute
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.search.warm_start import warm_start
 from gs_search.study.config import load_study
+from gs_search.system.files import write_json
 from gs_search.terminal.status import render_status
 
 Capture = pytest.CaptureFixture[str]
@@ -40,7 +41,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         config = load_study(write_study(tmp_path / f"{name}_study", parameters, keys.pop("start_points", ()), **keys))
         folder = RunFolder(tmp_path / name)
         folder.create(config)
-        folder.write_json(folder.baselines, {**REFERENCE, "protocol": {"id": protocol}, "noise": {"fid_std": 1.0}})
+        write_json(folder.baselines, {**REFERENCE, "protocol": {"id": protocol}, "noise": {"fid_std": 1.0}})
         (folder.teacher / "generator.safetensors").write_bytes(teacher)
         return open_database(folder, config)
 
@@ -76,15 +77,15 @@ def test_students_of_an_earlier_study_are_taken_over_and_do_not_count(make_run: 
     assert str(found) == f"4 trials taken over from {earlier.path}"
     assert (database.counted(), database.taken_over(), state_counts(database)) == (0, 4, {"COMPLETE": 4})
     for there, here in zip(earlier.results(), database.folder.results(), strict=True):
-        assert here == {
-            **there, "study": "another", "number": here["number"], "constraints": {},
-            "warm_start": f"earlier:{there['number']}",
+        assert here.to_json() == {
+            **there.to_json(), "study": "another", "number": here.number, "constraints": {},
+            "warm_start": f"earlier:{there.number}",
         }  # fmt: skip
-        place = database.folder.trial(here["number"])
-        assert (place / "student.safetensors").read_text() == f"student {there['number']}"
-        trial = database.trials()[here["number"]]
-        assert trial.params == there["point"] and trial.values == list(there["objectives"].values())
-        assert trial.user_attrs["warm_start"] == here["warm_start"]
+        place = database.folder.trial(here.number)
+        assert (place / "student.safetensors").read_text() == f"student {there.number}"
+        trial = database.trials()[here.number]
+        assert trial.params == there.point and trial.values == list(there.objectives.values())
+        assert trial.user_attrs["warm_start"] == here.warm_start
 
     document = front_document(database.folder)
     assert document["finished"] == 4 and document["study"] == "another"
@@ -120,13 +121,13 @@ def test_a_known_point_is_answered_with_a_student_at_hand(make_run: MakeRun) -> 
     earlier = earlier_of(make_run)
     database = make_run("new")
     warm_start(database, earlier)
-    point = earlier.results()[1]["point"]
+    point = earlier.results()[1].point
     database.enqueue(point)
     asked = database.ask()
     record = database.tell_duplicate(asked, database.records[asked.key])
-    assert record["duplicate_of"] == 1 and record["number"] == 4 and "warm_start" not in record
+    assert record.duplicate_of == 1 and record.number == 4 and "warm_start" not in record
     assert database.counted() == 1, "it is one of this study's"
-    assert record["seed"] == earlier.results()[1]["seed"], "which is what it was trained with"
+    assert record.seed == earlier.results()[1].seed, "which is what it was trained with"
 
 
 def test_start_points_that_came_along_are_not_tried_again(make_run: MakeRun) -> None:
@@ -148,7 +149,7 @@ def test_the_sampler_goes_on_instead_of_drawing_the_same_again(sampler: str, mak
     database = make_run("new", sampler=sampler)
     found = warm_start(database, earlier)
     assert (found.added, found.skipped) == (3, {"without a student": 1})
-    assert database.ask().key not in {record["key"] for record in earlier.results()}
+    assert database.ask().key not in {record.key for record in earlier.results()}
 
 
 def test_they_steer_the_sampler(make_run: MakeRun) -> None:
@@ -193,17 +194,17 @@ def test_a_setting_of_all_trials_may_have_become_a_parameter(make_run: MakeRun) 
     database = make_run("new", space)
     assert warm_start(database, earlier).added == 2
     for there, here in zip(earlier.results(), database.folder.results(), strict=True):
-        bits = there["point"]["weight_bits"]
-        assert here["point"] == {
-            "target_gflops_ratio": there["point"]["target_gflops_ratio"], "weight_bits.body": bits,
+        bits = there.point["weight_bits"]
+        assert here.point == {
+            "target_gflops_ratio": there.point["target_gflops_ratio"], "weight_bits.body": bits,
             "weight_bits.up": bits, "weight_bits.down": bits, "sparsity_multiplier.body": 1.0, "distill_weight": 20,
         }  # fmt: skip
-        assert here["key"] == database.config.space.key(here["point"])
+        assert here.key == database.config.space.key(here.point)
 
 
 def test_new_constraints_judge_old_students(make_run: MakeRun) -> None:
     earlier = earlier_of(make_run)
-    heaviest = max(record["objectives"]["size_mb"] for record in earlier.results())
+    heaviest = max(record.values["size_mb"] for record in earlier.results())
     database = make_run("new", constraints={"max_mb": 0.99 * heaviest})
     warm_start(database, earlier)
     assert sum(trial.constraints["max_mb"] > 0 for trial in database.trials()) == 1

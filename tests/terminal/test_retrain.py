@@ -15,6 +15,7 @@ from gs_search.report.page import render
 from gs_search.results.pick import Wish, pick_document
 from gs_search.results.run_folder import RunFolder
 from gs_search.retrain.summary import summarize
+from gs_search.system.files import write_json
 from gs_search.system.lock import hold
 from tests.retrain.test_summary import finish, members, short
 from tests.synthetic_run import write_run
@@ -30,9 +31,9 @@ def folder(tmp_path: Path) -> RunFolder:
         fid = short(folder, number) + (40.0 if number == knee else -2.0)
         finish(folder, number, fid, test=fid + 1.0)
         shutil.copy(folder.trial(number) / "samples.png", folder.retrained(number) / "samples.png")
-    other = next(result["number"] for result in folder.results() if result["number"] not in trained)
-    folder.write_json(folder.retrained(other) / "schedule.json", {"steps": 400})
-    folder.write_json(folder.retrained(other) / "progress.json", {"step": 7, "steps": 400})
+    other = next(result.number for result in folder.results() if result.number not in trained)
+    write_json(folder.retrained(other) / "schedule.json", {"steps": 400})
+    write_json(folder.retrained(other) / "progress.json", {"step": 7, "steps": 400})
     return folder
 
 

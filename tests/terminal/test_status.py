@@ -21,12 +21,14 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parents[1] / "driving"))
 
 from engine_studies import record_of, write_study  # noqa: E402
+from stand_ins import REFERENCE
 
 from gs_search.errors import BadInput  # noqa: E402
 from gs_search.monitor.status import StatusReader, study_status  # noqa: E402
 from gs_search.results.run_folder import RunFolder  # noqa: E402
 from gs_search.search.study_database import StudyDatabase, open_database  # noqa: E402
 from gs_search.study.config import load_study  # noqa: E402
+from gs_search.system.files import write_json
 from gs_search.system.lock import hold  # noqa: E402
 from gs_search.terminal.status import render_status, watch  # noqa: E402
 from tests.engine.conftest import empty_database, quick_disk  # noqa: E402, F401
@@ -128,7 +130,7 @@ def test_watching_waits_for_a_run_follows_it_and_ends_with_it(
     made: list[RunFolder] = []
 
     def prepare() -> None:
-        made[0].write_json(made[0].baselines, {"input": {"fid": 300.0}, "teacher": {"gflops": 1.0, "size_mb": 1.0}})
+        write_json(made[0].baselines, REFERENCE)
 
     def begin() -> None:
         open_database(made[0], made[0].config()).study.set_user_attr("run", {"total": 6, "workers": 2})

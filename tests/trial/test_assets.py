@@ -66,7 +66,7 @@ def test_a_teacher_is_trained_where_the_study_asks_for_it(tmp_path: Path) -> Non
     data = f"{{kind: folders, path: pairs, {COUNTS}}}"
     folder, ground = prepared(tmp_path, data, "{kind: train, width: 4, blocks: 1, steps: 2}")
     assert (ground.architecture.width, ground.architecture.blocks) == (4, 1)
-    assert ground.baselines["protocol"]["reference_kind"] == "target"
+    assert ground.baselines.protocol.reference_kind == "target"
     real = ground.real(0)
     assert real is not None and real(0, 3).shape == (3, 3, 32, 32)
     assert len(ground.lessons) == 8

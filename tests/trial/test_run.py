@@ -165,7 +165,7 @@ def test_a_trial_run_again_has_another_seed_and_is_measured_on_subsets(
     (place / "subsets.json").unlink()
     assert run_again(str(prepared.folder.path), {"number": 0, "k": 1}) == told
     assert json.loads((place / "subsets.json").read_text()) == subsets
-    (found,) = (read_repeats(prepared.folder, r) for r in prepared.folder.results() if r["number"] == 0)
+    (found,) = (read_repeats(prepared.folder, r) for r in prepared.folder.results() if r.number == 0)
     assert found.reading.others == (again["objectives"]["fid"],) and found.reading.subsets == (tuple(subsets["fid"]),)
 
 
@@ -176,7 +176,7 @@ def test_a_trial_run_again_may_fail(prepared: Prepared, record: dict, monkeypatc
     monkeypatch.setattr("gs_search.trial.run.run_trial", collapse)
     told = run_again(str(prepared.folder.path), {"number": 0, "k": 2})
     assert (told["state"], told["cause"], told["message"]) == ("FAIL", "collapse", "all channels were pruned")
-    (found,) = (read_repeats(prepared.folder, r) for r in prepared.folder.results() if r["number"] == 0)
+    (found,) = (read_repeats(prepared.folder, r) for r in prepared.folder.results() if r.number == 0)
     assert found.failed == 1
 
 

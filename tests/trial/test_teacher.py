@@ -15,6 +15,7 @@ from gs_search.measure.psnr import psnr
 from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.student import load_student
 from gs_search.study.config import load_resolved, load_study
+from gs_search.system.files import read_json
 from gs_search.system.user_code import find_code
 from gs_search.trial import assets
 from gs_search.trial.run import run_trial
@@ -73,7 +74,7 @@ def test_the_preparation_says_it_before_it_trains_and_writes_it_down(
     said = [index for index, line in enumerate(lines) if line.startswith("not slimmed: ")]
     begins = next(index for index, line in enumerate(lines) if line.startswith("the teacher's answers on "))
     assert len(said) == 3 and max(said) < begins
-    assert folder.read_json(folder.baselines)["frozen"]["share"] == pytest.approx(432 / 5040)
+    assert read_json(folder.baselines)["frozen"]["share"] == pytest.approx(432 / 5040)
 
 
 NET = """
@@ -138,7 +139,7 @@ def test_a_network_of_ones_own_is_searched_and_its_student_read_back(own: tuple[
         wanted = 2 * network(ground.validation.float().flip(1)).flip(1) - 1
     torch.testing.assert_close(ground.validation_outputs, wanted, atol=2e-3, rtol=0)  # stored as half floats
     record = run_trial({"target_gflops_ratio": 0.5, "weight_bits": 8}, config, folder, number=0, seed=1).to_json()
-    assert 0.4 < record["objectives"]["gflops"] / ground.baselines["teacher"]["gflops"] <= 0.5
+    assert 0.4 < record["objectives"]["gflops"] / ground.baselines.teacher.gflops <= 0.5
     assert record["parity"]["code_mismatches"] == 0
     stem = record["layers"][0]
     assert (stem["name"], stem["activation_bits"]) == ("network.stem", 8), "it reads no bytes, and so is rounded"
