@@ -14,13 +14,13 @@ from typing import Any, NoReturn
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from gs_search.dashboard.figures import FIGURES
 from gs_search.dashboard.source import StudySource
 from gs_search.dashboard.stored import METRIC_NAMES, METRIC_NAMES_KEY, Note, Pictures, is_figure, is_note, read_notes
 from gs_search.errors import GsSearchError
+from gs_search.search.optuna_adapter import FrozenStudy
 from gs_search.search.storage import NoStudyYet
 
 __all__ = ["OverlayStorage"]

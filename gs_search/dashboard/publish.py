@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 from sqlalchemy import bindparam, delete, insert, select, update
 
@@ -38,6 +36,14 @@ from gs_search.dashboard.stored import (
     read_notes,
 )
 from gs_search.results.run_folder import RunFolder
+from gs_search.search.optuna_adapter import (
+    StudySystemAttributeModel,
+    TrialSystemAttributeModel,
+    database_of,
+    storage_of,
+    study_id,
+    trial_id,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -70,33 +76,33 @@ def publish(study: optuna.Study, folder: RunFolder) -> Published:
 
     Only the process that runs the study may. Above ``MOST_NOTES`` trials, notes are saved of the front and the newest.
     """
-    backend: Any = getattr(study._storage, "_backend", study._storage)
-    if not isinstance(backend, RDBStorage):
+    backend = database_of(storage_of(study))
+    if backend is None:
         return Published(attributes=0, pictures=0)
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     page, pictures = RunPage(folder), Pictures(folder, study.study_name)
     shown = page.study_now()
-    there = study._storage.get_study_system_attrs(study._study_id)
+    there = storage_of(study).get_study_system_attrs(study_id(study))
     written: dict[int | None, str] = {None: shown.note}
     for trial in _noted(study, trials):
         told = trial.user_attrs
-        written[trial._trial_id] = page.trial(
+        written[trial_id(trial)] = page.trial(
             trial.number, trial.state.name, told.get("cause"), told.get("message")
         ).note
     wanted: dict[str, Any] = {METRIC_NAMES_KEY: METRIC_NAMES}
     notes = read_notes(there)
-    for trial_id, text in written.items():
-        old = notes.get(trial_id, Note())
+    for owner, text in written.items():
+        old = notes.get(owner, Note())
         body = merged(old.body, text)
-        wanted |= note_attributes(trial_id, Note(old.version + (body != old.body), body))
+        wanted |= note_attributes(owner, Note(old.version + (body != old.body), body))
     for name, figure in shown.figures.items():
         wanted |= figure_attributes(name, figure)
-    dropped = {trial_id for trial_id, old in notes.items() if trial_id not in written and is_untouched(old.body)}
+    dropped = {owner for owner, old in notes.items() if owner not in written and is_untouched(old.body)}
     stale = [key for key in there if key not in wanted and _is_stale(key, written.keys() | dropped)]
-    grids = {trial._trial_id: trial.number for trial in trials if pictures.path(trial.number).is_file()}
+    grids = {trial_id(trial): trial.number for trial in trials if pictures.path(trial.number).is_file()}
     placed = sum(_placed(folder, pictures, number) for number in grids.values())
     with backend.engine.begin() as connection:
-        count = _write_study(connection, study._study_id, wanted, stale)
+        count = _write_study(connection, study_id(study), wanted, stale)
         metas = {trial_id: (pictures.key(number), pictures.meta(number)) for trial_id, number in grids.items()}
         count += _write_trials(connection, metas)
     return Published(attributes=count, pictures=placed)
@@ -132,7 +138,7 @@ def _placed(folder: RunFolder, pictures: Pictures, number: int) -> bool:
 
 def _write_study(connection: Connection, study_id: int, wanted: Mapping[str, Any], stale: Sequence[str]) -> int:
     """Have the study's system attributes say what is wanted; return how many were changed."""
-    table = models.StudySystemAttributeModel.__table__
+    table = StudySystemAttributeModel.__table__
     number, own = table.c.study_system_attribute_id, table.c.study_id == study_id
     found = connection.execute(select(number, table.c.key, table.c.value_json).where(own))
     there = {row.key: (row[0], row.value_json) for row in found}
@@ -158,7 +164,7 @@ def _write_trials(connection: Connection, metas: Mapping[int, tuple[str, str]]) 
     Optuna lets nobody change a trial that has ended, because processes keep such trials in memory. This one has no
     further use for it, and the next one reads it anew.
     """
-    table = models.TrialSystemAttributeModel.__table__
+    table = TrialSystemAttributeModel.__table__
     keys = {key for key, _ in metas.values()}
     found = connection.execute(select(table.c.trial_id, table.c.key).where(table.c.key.startswith(Pictures.PREFIX)))
     there = {row.trial_id for row in found if row.key in keys}

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.results.run_folder import RunFolder
+from gs_search.search.optuna_adapter import database_of, storage_of
 from gs_search.search.storage import NoStudyYet, close_study
 from gs_search.search.study_database import open_database
 
@@ -71,7 +72,7 @@ class StudySource:
         """Ask the storage of the study; raises Unreachable in a line that tells nothing of where it is."""
         study = self.study()
         try:
-            return question(study._storage)
+            return question(storage_of(study))
         except (StorageInternalError, sqlite3.Error) as error:
             raise Unreachable(f"the study database cannot be read just now ({type(error).__name__})") from None
 
@@ -111,8 +112,9 @@ def _forbid_writing(study: optuna.Study) -> None:
     """
     from sqlalchemy import event
 
-    storage: Any = study._storage
-    backend = getattr(storage, "_backend", storage)
+    backend = database_of(storage_of(study))
+    if backend is None:
+        return
     engine = backend.engine
     if engine.dialect.name == "postgresql":
         # With each transaction: a pool of connections, such as PgBouncer's, would hand a session's setting to others.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gs_search.errors import BadInput
 from gs_search.search.feasibility import Feasibility
+from gs_search.search.optuna_adapter import fixed_params
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.study.database_url import database_url
 from gs_search.study.settings import Value
@@ -96,4 +97,4 @@ def _known(database: StudyDatabase, point: dict[str, Value]) -> int | None:
         if number is not None:
             return number
     waiting = (t for t in database.trials() if t.state.name == "WAITING")
-    return next((t.number for t in waiting if t.system_attrs.get("fixed_params") == point), None)
+    return next((t.number for t in waiting if fixed_params(t) == point), None)

@@ -25,6 +25,7 @@ from gs_search.results.record import TrialRecord, read_trial
 from gs_search.results.run_folder import RESULT
 from gs_search.search.backup import COMPANIONS, finished_in, remove_file
 from gs_search.search.feasibility import constraint_attributes
+from gs_search.search.optuna_adapter import fixed_params, is_queued_as, storage_of
 from gs_search.search.outcomes import objective_problem, told_attributes, told_values
 from gs_search.search.samplers import generation_attribute
 from gs_search.search.storage import NOT_COUNTED, close_study, open_study
@@ -285,11 +286,11 @@ def _known_besides(config: StudyConfig, records: Records) -> dict[int, tuple[dic
             continue
         key = record.key
         if key in starts:
-            system_attributes["fixed_params"] = starts.pop(key)
+            system_attributes |= is_queued_as(starts.pop(key))
         if waiting.get(key):
             original = waiting[key].pop(0)
             attributes |= {"retry_of": original, "deaths": deaths[original]}
-            system_attributes["fixed_params"] = config.space.tunable(record.point)
+            system_attributes |= is_queued_as(config.space.tunable(record.point))
         if record.requeue:
             attributes["requeue"] = True
             died = record.cause == "killed"
@@ -322,12 +323,12 @@ class _Generations:
         assert isinstance(sampler, BaseGASampler) and sampler.population_size is not None
         if self._members >= sampler.population_size:
             self._generation, self._members = self._generation + 1, 0
-        queued = trial.system_attrs.get("fixed_params", {})
+        queued = fixed_params(trial)
         if self._parents < self._generation and not trial.params.keys() <= queued.keys():
             self._parents = self._generation
             # Another object, because one that has looked at the trials sees no newer ones before it asks.
             study = self._database.study
-            study = optuna.load_study(study_name=study.study_name, storage=study._storage)
+            study = optuna.load_study(study_name=study.study_name, storage=storage_of(study))
             sampler.get_parent_population(study, self._generation)
         self._members += trial.state == TrialState.COMPLETE
         return {self._attribute: self._generation}

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 
 from gs_search.errors import BadInput
+from gs_search.search import optuna_adapter
 from gs_search.search.storage import quiet
 
 __all__ = ["SAMPLERS", "SobolSampler", "generation_attribute", "make_sampler"]
@@ -66,7 +67,7 @@ def generation_attribute(name: str) -> str | None:
         "nsga2": optuna.samplers.NSGAIISampler,
         "nsga3": optuna.samplers.NSGAIIISampler,
     }
-    return str(classes[name]._get_generation_key()) if name in classes else None
+    return optuna_adapter.generation_attribute(classes[name]) if name in classes else None
 
 
 class SobolSampler(BaseSampler):

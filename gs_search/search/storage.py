@@ -19,7 +19,7 @@ import optuna
 
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.results.pareto import OBJECTIVES
-from gs_search.search.transactional_storage import StudyStorage
+from gs_search.search.optuna_adapter import database_of, storage_of
 
 __all__ = [
     "NOT_COUNTED", "Damaged", "NoStudyYet", "check_file", "close_study", "damage", "is_counted", "is_server",
@@ -124,13 +124,11 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
         try:
             url, options = _engine(where)
             backend = optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=read_only)
-            # One run at a time writes a study, see ``lock``; readers look at what it changes.
-            storage = StudyStorage(backend, alone=not read_only)
             if read_only:
-                study = optuna.load_study(study_name=name, storage=storage)
+                study = optuna.load_study(study_name=name, storage=backend)
             else:
                 study = optuna.create_study(
-                    study_name=name, storage=storage, directions=directions, load_if_exists=True
+                    study_name=name, storage=backend, directions=directions, load_if_exists=True
                 )
         except KeyError:
             backend.engine.dispose()
@@ -155,15 +153,15 @@ def open_study(name: str, where: Path | str, *, read_only: bool = False) -> optu
 
 def close_study(study: optuna.Study) -> None:
     """Let go of the database, so that its file can be moved; the study cannot be used any more."""
-    storage: Any = study._storage
-    backend = getattr(storage, "_backend", storage)  # Optuna puts a cache before it
-    backend.remove_session()
-    backend.engine.dispose()
+    backend = database_of(storage_of(study))
+    if backend is not None:
+        backend.remove_session()
+        backend.engine.dispose()
 
 
 def is_server(study: optuna.Study) -> bool:
     """Whether a study is kept by a server, and not in a file."""
-    backend = getattr(study._storage, "_backend", None)
+    backend = database_of(storage_of(study))
     return backend is not None and backend.engine.dialect.name != "sqlite"
 
 

@@ -11,7 +11,7 @@ import hashlib
 import platform
 import statistics
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
@@ -23,6 +23,7 @@ from gs_search.results.record import SCHEMA, Rung, TrialRecord, read_trial, writ
 from gs_search.results.run_folder import RESULT
 from gs_search.search.backup import ways_out
 from gs_search.search.feasibility import Feasibility, constraint_attributes
+from gs_search.search.optuna_adapter import fixed_params, storage_of, study_id, trial_id
 from gs_search.search.outcomes import (
     Asked,
     failure_record,
@@ -42,7 +43,6 @@ from gs_search.search.storage import (
     patiently,
     quiet,
 )
-from gs_search.search.transactional_storage import add_user_attributes, transaction
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
@@ -133,15 +133,16 @@ class StudyDatabase:
         """Is told of a server that is away."""
         self.on_ask: Callable[[], None] = lambda: None
         """Is called when a trial is about to begin."""
+        self._live: set[int] = set()
+        """Trials that were asked for here and have not ended."""
+        self._cut_off = False
+        """The last proposal may have left a trial of which nobody knows."""
         for trial in self.trials():
             if trial.state == TrialState.COMPLETE and "duplicate_of" not in trial.user_attrs:
                 self.records.setdefault(trial.user_attrs.get("key", ""), trial.number)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, as Optuna has them, by number."""
-        # Within a transaction, the whole of it is repeated.
-        if getattr(self.study._storage, "open", False):
-            return self.study.get_trials(deepcopy=False)
         return self._patiently(lambda: self.study.get_trials(deepcopy=False))
 
     def running(self) -> list[FrozenTrial]:
@@ -193,8 +194,16 @@ class StudyDatabase:
         return asked
 
     def _ask(self) -> Asked:
-        with transaction(self.study):
-            return self._proposed()
+        if self._cut_off:
+            lost = [trial for trial in self.running() if trial.number not in self._live]
+            self._end_lost(lost, "interrupted", "the database went away while it was proposed")
+            for trial in lost:
+                self._requeue(trial)
+        self._cut_off = True
+        asked = self._proposed()
+        self._live.add(asked.number)
+        self._cut_off = False
+        return asked
 
     def _proposed(self) -> Asked:
         self.study.sampler = sampler = self.next_sampler()
@@ -244,24 +253,22 @@ class StudyDatabase:
 
     def _tell(self, record: TrialRecord, violated: Mapping[str, float]) -> bool:
         """Say whether there was anything to tell."""
-        with transaction(self.study):
-            storage: Any = self.study._storage  # the live trial is gone
-            number = record.number
-            trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-            trial = storage.get_trial(trial_id)
-            if trial.state != TrialState.RUNNING:
-                return False
-            if violated and record.constraints != violated:
-                self.write_result(record.but(constraints=violated))
-            attributes = told_attributes(record)
-            new = {name: value for name, value in attributes.items() if name not in trial.user_attrs}
-            add_user_attributes(self.study, trial_id, new)
-            for name in attributes.keys() - new.keys():
-                storage.set_trial_user_attr(trial_id, name, attributes[name])
-            for name, share in constraint_attributes(violated).items():  # what Trial.set_constraint does
-                storage.set_trial_system_attr(trial_id, name, share)
-            self.study.tell(number, told_values(record), state=TrialState[record.state])
-            return True
+        # The state comes last: a run that dies before it finds the trial running, and tells it again.
+        storage, number = storage_of(self.study), record.number  # the live trial is gone
+        its_id = storage.get_trial_id_from_study_id_trial_number(study_id(self.study), number)
+        trial = storage.get_trial(its_id)
+        self._live.discard(number)
+        if trial.state != TrialState.RUNNING:
+            return False
+        if violated and record.constraints != violated:
+            self.write_result(record.but(constraints=violated))
+        for name, value in told_attributes(record).items():
+            if trial.user_attrs.get(name) != value:
+                storage.set_trial_user_attr(its_id, name, value)
+        for name, share in constraint_attributes(violated).items():  # what Trial.set_constraint does
+            storage.set_trial_system_attr(its_id, name, share)
+        self.study.tell(number, told_values(record), state=TrialState[record.state])
+        return True
 
     def tell_duplicate(self, asked: Asked, original: int) -> TrialRecord:
         """Answer a point from the record of the trial that had it first; return the new record."""
@@ -351,14 +358,18 @@ class StudyDatabase:
         for trial in self.running():
             if record := self.unheard_result(trial):
                 self.tell(record)
-                continue
-            asked = self._asked(trial.number, {**self.config.space.constants, **trial.params})
+            else:
+                lost.append(trial)
+        self._end_lost(lost, cause, message)
+        return [trial.number for trial in lost]
+
+    def _end_lost(self, trials: Iterable[FrozenTrial], cause: str, message: str) -> None:
+        for trial in trials:
+            asked = self._asked(trial.number, {**self.config.space.constants, **fixed_params(trial), **trial.params})
             deaths = int(trial.user_attrs.get("deaths", 0)) + (cause == "killed")
             if deaths:
                 self._attribute(trial, "deaths", deaths)
             self.fail(asked, cause, message, requeue=deaths < MAX_DEATHS)
-            lost.append(trial.number)
-        return lost
 
     def requeue(self) -> list[int]:
         """Queue every trial that is marked to be repeated and has not been; return their numbers."""
@@ -366,11 +377,21 @@ class StudyDatabase:
         repeated = {t.user_attrs.get("retry_of") for t in trials}
         queued = []
         for trial in trials:
-            if trial.params and trial.user_attrs.get("requeue") and trial.number not in repeated:
-                attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
-                self.enqueue(dict(trial.params), user_attrs=attributes)
+            if trial.user_attrs.get("requeue") and trial.number not in repeated and self._requeue(trial):
                 queued.append(trial.number)
         return queued
+
+    def _requeue(self, trial: FrozenTrial) -> bool:
+        """Queue the point of a trial again, as far as it was queued or proposed; say whether there was one.
+
+        Of a proposal that was cut off nothing is queued: its turn is not counted, and proposes the same point again.
+        """
+        whole = not self.config.space.check_point({**self.config.space.constants, **trial.params})
+        params = dict(trial.params) if whole else fixed_params(trial)
+        if params:
+            attributes = {"retry_of": trial.number, "deaths": trial.user_attrs.get("deaths", 0)}
+            self.enqueue(params, user_attrs=attributes)
+        return bool(params)
 
     # --- storage
 
@@ -380,8 +401,8 @@ class StudyDatabase:
             self._patiently(lambda: self.study.enqueue_trial(params, **options))
 
     def _attribute(self, trial: FrozenTrial, name: str, value: Any) -> None:
-        storage = self.study._storage  # ask() returned the live trial long ago; its number is all we keep
-        self._patiently(lambda: storage.set_trial_user_attr(trial._trial_id, name, value))
+        storage = storage_of(self.study)  # ask() returned the live trial long ago; its number is all we keep
+        self._patiently(lambda: storage.set_trial_user_attr(trial_id(trial), name, value))
 
     def describe(self, name: str, value: Any) -> None:
         """Set an attribute of the study."""

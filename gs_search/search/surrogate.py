@@ -24,6 +24,7 @@ from gs_search.results.hypervolume import Volume
 from gs_search.results.pareto import front_indices
 from gs_search.search.encoding import Coordinates
 from gs_search.search.gaussian_process import Process
+from gs_search.search.optuna_adapter import fixed_params
 from gs_search.search.samplers import SobolSampler
 from gs_search.study.space import SearchSpace
 
@@ -119,7 +120,7 @@ class SurrogateSampler(SobolSampler):
             reference=self._reference,
         )
         front = np.stack([self._coordinates.shares(known[k].params) for k in gain.front if k < len(known)])
-        fixed = self._coordinates.shares(trial.system_attrs.get("fixed_params") or {})
+        fixed = self._coordinates.shares(fixed_params(trial))
         best = self._search(gain, tried, np.clip(front, 0.0, 1.0), fixed)
         return {name: min(float(share), 1.0 - 1e-12) for name, share in zip(self._coordinates.names, best, strict=True)
                 if not np.isnan(share)}  # fmt: skip

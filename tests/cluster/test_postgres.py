@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from gs_search.dashboard.source import StudySource
 from gs_search.errors import BadInput
 from gs_search.results.run_folder import RunFolder
+from gs_search.search.optuna_adapter import database_of, storage_of
 from gs_search.search.storage import NoStudyYet, close_study
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.study.config import StudyConfig, load_study
@@ -122,7 +123,7 @@ def test_connections_may_be_cut_at_any_statement(
                     with administrator.connect() as connection:
                         assert list(connection.execute(cut))
 
-            engine = database.study._storage._backend.engine  # type: ignore[attr-defined]
+            engine = database_of(storage_of(database.study)).engine  # type: ignore[union-attr]
             sqlalchemy.event.listen(engine, "before_cursor_execute", count)
             sqlalchemy.event.listen(engine, "commit", count)
 

@@ -25,6 +25,7 @@ from gs_search.dashboard.gate import DashboardGate
 from gs_search.dashboard.source import StudySource, Unreachable
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.results.pareto import dominates
+from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
 from gs_search.search.storage import NoStudyYet, close_study, open_study
 from gs_search.system.files import read_json, write_json
@@ -184,7 +185,7 @@ def test_it_follows_a_search(live: DashboardApp, folder: RunFolder) -> None:
     study = opened(folder)
     record = result(24)
     record["objectives"] |= {"fid": 1.5, "gflops": 0.001, "size_mb": 0.001}
-    study.add_trial(frozen(record, folder))
+    study.add_trial(frozen(TrialRecord.from_json(record), folder))
     running = study.ask()
     shown = detail(live)
     assert len(shown["trials"]) == 26 and shown["trials"][25]["state"] == "Running"
@@ -208,7 +209,7 @@ def test_it_sees_a_database_that_was_put_in_its_place(live: DashboardApp, folder
     other = folder.path / "other.db"
     shutil.copy(folder.database, other)
     study = open_study("quickstart", other)
-    study.add_trial(frozen(result(24), folder))
+    study.add_trial(frozen(TrialRecord.from_json(result(24)), folder))
     close_study(study)
     os.replace(other, folder.database)
     assert len(detail(live)["trials"]) == 25

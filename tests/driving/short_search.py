@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from gs_search.engine.searcher import StudySearcher
 from gs_search.results.run_folder import RunFolder
+from gs_search.search.optuna_adapter import database_of, storage_of
 from gs_search.search.storage import close_study
 from gs_search.search.study_database import StudyDatabase, open_database
 from gs_search.study.config import StudyConfig
@@ -76,7 +77,7 @@ def failing_statements(database: StudyDatabase, first: int, last: float) -> Iter
         if first <= seen[0] <= last:
             raise sqlalchemy.exc.OperationalError("statement", {}, sqlite3.OperationalError("disk I/O error"))
 
-    engine = database.study._storage._backend.engine  # type: ignore[attr-defined]
+    engine = database_of(storage_of(database.study)).engine  # type: ignore[union-attr]
     sqlalchemy.event.listen(engine, "before_cursor_execute", fail)
     sqlalchemy.event.listen(engine, "commit", fail)
     try:

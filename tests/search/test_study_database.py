@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("queued", [False, True])
-def test_a_run_that_dies_while_it_proposes_has_not_proposed(
+def test_a_run_that_dies_while_it_proposes_proposes_the_same_again(
     queued: bool, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_points = [{"target_gflops_ratio": 0.25, "weight_bits": 8}] * queued
@@ -215,9 +216,14 @@ def test_a_run_that_dies_while_it_proposes_has_not_proposed(
     with pytest.raises(Killed):
         database.ask()
     monkeypatch.setattr(optuna.Trial, "suggest_categorical", suggest)
-    before = {"WAITING": 1} if queued else {}
-    assert state_counts(open_database(folder, config)) == state_counts(database) == before, "neither disk nor cache"
-    assert (again := database.ask()) == expected and again.number == 0
+    assert state_counts(open_database(folder, config)) == state_counts(database) == {"RUNNING": 1}
+
+    database = open_database(folder, config)
+    assert database.settle("killed", "the run died") == [0]
+    assert database.requeue() == [0] * queued and database.requeue() == []
+    again = database.ask()
+    assert (again.point, again.key, again.seed) == (expected.point, expected.key, expected.seed)
+    assert database.counted() == 0 and state_counts(database) == {"FAIL": 1, "RUNNING": 1}
 
 
 def test_a_run_that_dies_while_it_tells_tells_from_the_file(
@@ -230,7 +236,6 @@ def test_a_run_that_dies_while_it_tells_tells_from_the_file(
     tell = optuna.Study.tell
 
     def dies(self: optuna.Study, *arguments: Any, **options: Any) -> Any:
-        tell(self, *arguments, **options)
         raise Killed
 
     monkeypatch.setattr(optuna.Study, "tell", dies)
@@ -238,30 +243,34 @@ def test_a_run_that_dies_while_it_tells_tells_from_the_file(
         database.tell(record_of(database, asked))
     monkeypatch.setattr(optuna.Study, "tell", tell)
     again = open_database(folder, config)
-    assert state_counts(again) == state_counts(database) == {"RUNNING": 1} and again.trials()[0].user_attrs == {}
+    assert state_counts(again) == state_counts(database) == {"RUNNING": 1}
     assert again.settle("killed", "it died") == [] and state_counts(again) == {"COMPLETE": 1}
+    assert again.trials()[0].user_attrs["seconds"] == 2.0
 
 
-def test_a_trial_costs_two_writing_transactions(make_study: MakeStudy) -> None:
-    """Each waits for the disk; Optuna by itself makes one for every parameter and attribute."""
-    config, folder = make_study()
+def test_a_proposal_that_the_database_did_not_take_is_ended_and_made_again(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = make_study(sampler="random")
+    calm = RunFolder(folder.path.parent / "calm")
+    calm.create(config)
+    expected = open_database(calm, config).ask()
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    suggest, left = optuna.Trial.suggest_categorical, [2]
+
+    def hiccups(*arguments: Any, **named: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise optuna.exceptions.StorageInternalError("away")
+        return suggest(*arguments, **named)
+
+    monkeypatch.setattr(optuna.Trial, "suggest_categorical", hiccups)
     database = open_database(folder, config)
-    storage: Any = database.study._storage
-    unsaved, saved = list[str](), list[int]()
-
-    def executes(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        unsaved.extend([statement] * (statement.split()[0] in ("INSERT", "UPDATE", "DELETE")))
-
-    def commits(_: Any) -> None:
-        saved.extend([len(unsaved)] * bool(unsaved))
-        unsaved.clear()
-
-    sqlalchemy.event.listen(storage._backend.engine, "before_cursor_execute", executes)
-    sqlalchemy.event.listen(storage._backend.engine, "commit", commits)
     asked = database.ask()
-    assert len(saved) == 1 and saved[0] >= 1 + len(asked.point)
+    assert (asked.point, asked.seed, asked.number) == (expected.point, expected.seed, 2)
+    assert state_counts(database) == {"FAIL": 2, "RUNNING": 1} and database.counted() == 0
     complete(database, asked)
-    assert len(saved) == 2 and saved[1] >= 4, "attributes, values and the state"
+    assert database.settle("killed", "the run died") == [] and database.requeue() == []
 
 
 def test_a_result_on_disk_is_told_although_the_run_died_before_it_could(make_study: MakeStudy) -> None:
