@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import gs_search.errors
-from gs_search.engine.ray.local import casualty
+from gs_search.engine.ray.local import dead_ray_process
 from gs_search.engine.ray.nodes import Told, unfit
 from gs_search.engine.ray.watchdog import last_words
 from gs_search.errors import BadInput, ConfigError, GsSearchError
@@ -235,7 +235,7 @@ class PreparationElsewhere:
             done, _ = ray.wait([answer], timeout=ASK_EVERY_S)
             if interrupted():
                 return False
-            if dead := casualty():
+            if dead := dead_ray_process():
                 raise GsSearchError(last_words(dead))
             if not done:
                 if waiting and time.monotonic() - begun > TOLD_AFTER_S:

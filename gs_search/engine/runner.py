@@ -22,7 +22,7 @@ from gs_search.engine.console import Progress
 from gs_search.engine.memory import planned, require_memory
 from gs_search.engine.preparation import Preparation, PreparationElsewhere
 from gs_search.engine.ray.cluster import Cluster, cluster_address, connected
-from gs_search.engine.ray.local import casualty, local_ray, obituary, scratch_folder, sweep_scratch
+from gs_search.engine.ray.local import dead_ray_process, local_ray, saying_that_ray_died, scratch_folder, sweep_scratch
 from gs_search.engine.ray.watchdog import last_words
 from gs_search.engine.store_sync import StoreKeeper
 from gs_search.errors import BadInput, GsSearchError, one_line
@@ -232,7 +232,7 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
                 (scratch / "printed.txt").open("w") as printed,
                 redirect_stdout(printed),
                 _ray(run, scratch) as cluster,
-                obituary(note),
+                saying_that_ray_died(note),
             ):
                 interrupted.listen()  # Ray has put its own handler there
                 prepared = prepared or PreparationElsewhere(
@@ -369,7 +369,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
         time.sleep(WORKERS_DIE_S)
         raise GsSearchError(last_words(str(lost))) from None
     except Exception as error:
-        if searcher.error is None and (dead := casualty()):
+        if searcher.error is None and (dead := dead_ray_process()):
             raise GsSearchError(last_words(dead)) from None
         if searcher.error is None:
             raise GsSearchError(f"Ray Tune ended the search: {one_line(error)}") from error

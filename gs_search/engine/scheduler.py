@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from gs_search.engine.ray.ray_adapter import keep_warm, let_go
 from gs_search.engine.searcher import StudySearcher
 from gs_search.results.record import Rung, TrialRecord
 from gs_search.search.stopping import Rungs, Verdict
@@ -74,8 +75,7 @@ class ParetoStopping(FIFOScheduler):
 class WarmProcesses:
     """Has Tune keep as many processes as there are workers, until no further trial will come.
 
-    Ray has no setting for it; this raises the limit of the controller's own cache. Where another version of Ray has no
-    such cache, its own rule holds, and only time is lost.
+    Ray has no setting for it; this raises the limit of its own cache, see ``ray_adapter``.
     """
 
     def __init__(self, workers: int) -> None:
@@ -84,13 +84,13 @@ class WarmProcesses:
 
     def keep(self, controller: Any, trial: Any) -> None:
         """Keep the processes of trials like this one; ``controller`` as Tune passes it to a scheduler."""
-        cache = getattr(getattr(controller, "_tune_controller", controller), "_actor_cache", None)
-        if cache is not None and not self._raised:
-            cache.increase_max(trial.placement_group_factory, by=self._workers)
-            self._raised.append((cache, trial.placement_group_factory))
+        if not self._raised:
+            cache = keep_warm(controller, trial.placement_group_factory, self._workers)
+            if cache is not None:
+                self._raised.append((cache, trial.placement_group_factory))
 
     def release(self) -> None:
         """No further trial will come: let processes go as they get idle, and their nodes with them."""
         while self._raised:
             cache, resources = self._raised.pop()
-            cache.decrease_max(resources, by=self._workers)
+            let_go(cache, resources, self._workers)

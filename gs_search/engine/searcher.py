@@ -20,7 +20,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.search import Searcher
 
-from gs_search.engine.ray.local import casualty
+from gs_search.engine.ray.local import dead_ray_process
 from gs_search.errors import GsSearchError, one_line
 from gs_search.results.record import Rung, TrialRecord
 from gs_search.search.outcomes import Asked
@@ -102,7 +102,7 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Next trial; None while there is none but one may have to be repeated; or FINISHED."""
         answer = self._suggest(trial_id)
-        if dead := casualty():  # while the sampler was thinking; what Tune does next is to ask Ray
+        if dead := dead_ray_process():  # while the sampler was thinking; what Tune does next is to ask Ray
             raise RayLost(dead)
         return answer
 
@@ -307,7 +307,7 @@ class StudyCallback(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Leave the loop, busy workers killed, when there is a reason to."""
-        if dead := casualty():
+        if dead := dead_ray_process():
             raise RayLost(dead)
         if self.searcher.error is None and not self.searcher.interrupted():
             return

@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gs_search.engine.ray.local import VITAL, casualty, local_ray, scratch_folder
+from gs_search.engine.ray.local import VITAL, dead_ray_process, local_ray, scratch_folder
 from gs_search.errors import BadInput, GsSearchError
 from gs_search.results.record import TrialRecord
 from gs_search.results.run_folder import RunFolder
@@ -71,7 +71,7 @@ def train_together(
                 on_progress(json.loads((place / "progress.json").read_text(encoding="utf-8")))
             if stop():
                 (place / STOP).touch()
-            if casualty() == VITAL[1] and training.is_alive():
+            if dead_ray_process() == VITAL[1] and training.is_alive():
                 raise GsSearchError(f"{place}: a process of Ray has died; the same command goes on from the checkpoint")
         tail.read()
         (place / STOP).unlink(missing_ok=True)

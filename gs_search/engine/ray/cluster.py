@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gs_search.engine.ray.local import ENVIRONMENT, Plan
 from gs_search.engine.ray.nodes import able, fits, is_gone, look_around, marked
+from gs_search.engine.ray.ray_adapter import own_node, standing_in_for_a_node
 from gs_search.engine.ray.watchdog import watched_head
 from gs_search.errors import BadInput
 
@@ -161,18 +162,12 @@ def _hushed() -> Iterator[None]:
 
 @contextmanager
 def _standing_in(address: str, scratch: Path) -> Iterator[None]:
-    """Tell Tune where its files go: it asks this machine's node, and over ``ray://`` there is none."""
-    import ray
-
-    worker: Any = ray._private.worker
-    if not address.startswith("ray://") or worker._global_node is not None:
+    """Have Tune find a place for its files where no part of Ray runs on this machine."""
+    if not address.startswith("ray://") or own_node() is not None:
         yield
         return
-    worker._global_node = SimpleNamespace(get_session_dir_path=lambda: str(scratch), dead_processes=lambda: [])
-    try:
+    with standing_in_for_a_node(scratch):
         yield
-    finally:
-        worker._global_node = None
 
 
 def _knock(address: str) -> None:

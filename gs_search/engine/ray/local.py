@@ -15,13 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from gs_search.engine.ray.ray_adapter import dead_processes
 from gs_search.engine.ray.watchdog import lost_head
 from gs_search.errors import GsSearchError, one_line
 from gs_search.study.database_url import SECRETS
 from gs_search.system.machine import cores
 
 __all__ = [
-    "Plan", "casualty", "local_ray", "obituary", "plan_workers", "scratch_folder", "sweep_scratch",
+    "Plan", "dead_ray_process", "local_ray", "saying_that_ray_died", "plan_workers", "scratch_folder", "sweep_scratch",
     "worker_environment",
 ]  # fmt: skip
 
@@ -194,28 +195,25 @@ def local_ray(scratch: Path, *, workers: int | str, device: str) -> Iterator[Pla
         ray.shutdown()
 
 
-def casualty() -> str | None:
+def dead_ray_process() -> str | None:
     """Name a process of Ray's own that has died, and without which no trial goes on; None while all of them live.
 
     Ray itself does not tell: without its raylet a search waits for ever.
     """
     if lost := lost_head():
         return lost
-    import ray
-
-    node = ray._private.worker._global_node  # any public question would go to the dead process
-    dead: list[str] = [name for name, _ in node.dead_processes()] if node is not None else []
+    dead = dead_processes()
     return next((name for name in VITAL if name in dead), None)
 
 
 @contextmanager
-def obituary(note: Callable[[str], None]) -> Iterator[None]:
+def saying_that_ray_died(note: Callable[[str], None]) -> Iterator[None]:
     """Say when Ray's GCS has died: the next question to it blocks whoever asks, until Ray ends the whole process."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):
-            if casualty() == VITAL[0]:
+            if dead_ray_process() == VITAL[0]:
                 note(
                     "Ray's gcs_server has died; this run ends within a minute, and the same command goes on from there"
                 )

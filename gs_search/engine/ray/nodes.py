@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from gs_search.engine.ray import ray_adapter
 from gs_search.errors import BadInput
 from gs_search.remote import is_remote
 
@@ -174,11 +175,7 @@ def able(custom: Mapping[str, float]) -> list[dict[str, Any]]:
 
 def _answer(told: Told, mark: str) -> dict[str, Any]:
     """What a node says of itself; runs on the node."""
-    import ray
-
-    raylet: Any = ray._raylet
-    tokens = raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
-    return {"problem": unfit(told, mark), "tokens": tokens, "machine": machine()}
+    return {"problem": unfit(told, mark), "tokens": ray_adapter.asks_for_tokens(), "machine": machine()}
 
 
 def ask(told: Told, nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -197,7 +194,8 @@ def ask(told: Told, nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     import gs_search.engine.ray.nodes as this
 
     # By value: whether the package is there, and the same, is the question.
-    ray.cloudpickle.register_pickle_by_value(this)
+    for module in (ray_adapter, this):
+        ray.cloudpickle.register_pickle_by_value(module)
     try:
         answer = ray.remote(num_cpus=0, max_retries=0)(_answer)
         asked = {}
@@ -205,7 +203,8 @@ def ask(told: Told, nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             asked[node["NodeID"]] = answer.options(scheduling_strategy=there).remote(told, node["NodeID"][:8])
     finally:
-        ray.cloudpickle.unregister_pickle_by_value(this)
+        for module in (ray_adapter, this):
+            ray.cloudpickle.unregister_pickle_by_value(module)
     return asked
 
 
