@@ -16,8 +16,8 @@ from gs_search.remote.mirror import Mirror, is_light, is_private
 from gs_search.remote.store import Store
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study
-from gs_search.trial.lessons import FRESH_FILE
 from gs_search.system.files import write_json
+from gs_search.trial.lessons import FRESH_FILE
 from tests.remote.s3 import BUCKET, S3Server
 from tests.synthetic_run import QUICKSTART, write_run
 
