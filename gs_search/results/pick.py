@@ -21,11 +21,12 @@ from numpy.typing import ArrayLike
 from gs_search import __version__
 from gs_search.errors import BadInput, NothingFeasible
 from gs_search.results import pick_words
+from gs_search.results.fid_uncertainty import Reading, describe, gap
 from gs_search.results.front import Finished, finished_students
-from gs_search.results.pareto import OBJECTIVES, front_indices, scaled
+from gs_search.results.pareto import OBJECTIVES, dominates, front_indices, scaled
 from gs_search.results.record import TrialRecord
+from gs_search.results.repeats import Repeats, read_repeats
 from gs_search.results.run_folder import RESULT, RunFolder
-from gs_search.results.surroundings import Surroundings
 from gs_search.study.constraints import fid_above_teacher, is_feasible, nearest_miss, resolve, violations
 from gs_search.system.files import read_json, write_json
 
@@ -140,7 +141,7 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
     limits = resolve(wish.limits, found.baselines.teacher.fid)
     students = [_named(folder, found, wish.trial)] if wish.trial is not None else _inside(folder, found, limits)
     order = [students[index] for index in _ranked([_point(result) for result in students], wish, found.points)]
-    surroundings = Surroundings(folder, found)
+    around = _Around(folder, found)
     chosen, *others = order
     balanced = wish.rule in ("knee", "weights") and not limits
     return {
@@ -156,7 +157,7 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
         **{
             name: getattr(chosen, name) for name in ("latency_ms", "kid", "psnr_to_teacher", "point", "key", "protocol")
         },
-        "repeats": surroundings.repeats(chosen),
+        "repeats": around.repeats(chosen),
         "why": pick_words.why(
             chosen.number,
             wish.rule,
@@ -166,10 +167,10 @@ def pick_document(folder: RunFolder, wish: Wish) -> dict[str, Any]:
             within=pick_words.limits(limits, wish.limits),
             weights=wish.weights,
         ),
-        "runners_up": [surroundings.against(chosen, other) for other in others[:RUNNERS_UP]],
-        "steps": surroundings.steps(chosen),
-        "chance": surroundings.chance(chosen, others[0]) if others else None,
-        "warnings": [*surroundings.warnings(chosen, order), *_by_the_means(order, wish, limits, surroundings)],
+        "runners_up": [around.against(chosen, other) for other in others[:RUNNERS_UP]],
+        "steps": around.steps(chosen),
+        "chance": around.chance(chosen, others[0]) if others else None,
+        "warnings": [*around.warnings(chosen, order), *_by_the_means(order, wish, limits, around)],
         "teacher": found.baselines.teacher.to_json(),
         "input": found.baselines.input.to_json(),
         "noise": found.baselines.noise.to_json(),
@@ -251,11 +252,9 @@ def _with_latency(result: TrialRecord) -> dict[str, float]:
     return {**result.values, "latency_ms": math.inf if result.latency_ms is None else result.latency_ms}
 
 
-def _by_the_means(
-    order: Sequence[TrialRecord], wish: Wish, limits: Mapping[str, float], surroundings: Surroundings
-) -> list[str]:
+def _by_the_means(order: Sequence[TrialRecord], wish: Wish, limits: Mapping[str, float], around: _Around) -> list[str]:
     """Whether the means over other seeds, where all that could be chosen have them, would choose another trial."""
-    readings = [surroundings.reading(result) for result in order]
+    readings = [around.reading(result) for result in order]
     if wish.rule == "named" or not all(reading.others for reading in readings):
         return []
     ceiling = limits.get("max_fid", math.inf)
@@ -267,3 +266,103 @@ def _by_the_means(
     if order[best].number == order[0].number:
         return []
     return [f"by the mean FIDs over other seeds the choice would be trial {order[best].number}"]
+
+
+class _Around:
+    """What lies around a chosen student: the others by the same rule, the next steps on the front, noise, warnings."""
+
+    def __init__(self, folder: RunFolder, found: Finished) -> None:
+        self._folder, self._found = folder, found
+        self._front = [found.feasible[index] for index in front_indices(found.points)]
+        self._fid_std = found.baselines.fid_std
+        self._repeats: dict[int, Repeats] = {}
+
+    def reading(self, result: TrialRecord) -> Reading:
+        """What is known of a student's FID."""
+        return self._read(result).reading
+
+    def repeats(self, result: TrialRecord) -> Mapping[str, Any] | None:
+        """What other seeds say of a student, as ``fid_uncertainty.describe`` has it."""
+        return describe(self.reading(result), self._read(result).failed)
+
+    def _read(self, result: TrialRecord) -> Repeats:
+        number = result.number
+        if number not in self._repeats:
+            self._repeats[number] = read_repeats(self._folder, result)
+        return self._repeats[number]
+
+    def against(self, chosen: TrialRecord, other: TrialRecord) -> dict[str, Any]:
+        """Another student, and how far its FID is from the chosen one's."""
+        difference, margin = gap(self.reading(chosen), self.reading(other), self._fid_std)
+        return {
+            "number": other.number,
+            "objectives": other.values,
+            "latency_ms": other.latency_ms,
+            "repeats": self.repeats(other),
+            "fid_gap": difference,
+            "margin": margin,
+            "tie": abs(difference) <= margin,
+        }
+
+    def chance(self, chosen: TrialRecord, runner_up: TrialRecord) -> dict[str, Any]:
+        """Whether the gap to the runner-up is more than noise."""
+        found = self.against(chosen, runner_up)
+        seeds = min(len(self.reading(one).others) for one in (chosen, runner_up)) >= 2
+        text = pick_words.chance(found["fid_gap"], found["margin"], found["number"], seeds=seeds)
+        return {**{name: found[name] for name in ("number", "fid_gap", "margin", "tie")}, "seeds": seeds, "text": text}
+
+    def steps(self, chosen: TrialRecord) -> list[dict[str, Any]]:
+        """The nearest member of the front in the direction of each objective; one step where two lead to one member.
+
+        ``change`` has ``fid`` as a difference, the others as ratios of the member's to the chosen one's, or None where
+        that is 0.
+        """
+        steps: dict[int, dict[str, Any]] = {}
+        here = chosen.values
+        for name in OBJECTIVES:
+            better = [member for member in self._front if member.values[name] < here[name]]
+            if not better:
+                continue
+            nearest = max(better, key=lambda member: member.values[name])
+            there, number = nearest.values, nearest.number
+            if number in steps:
+                steps[number]["towards"].append(name)
+                continue
+            change = {"fid": there["fid"] - here["fid"], **{c: _ratio(there[c], here[c]) for c in OBJECTIVES[1:]}}
+            tie = bool(self.against(chosen, nearest)["tie"])
+            text = pick_words.step(change, number, tie=tie)
+            steps[number] = {"number": number, "towards": [name], "change": change, "tie": tie, "text": text}
+        return list(steps.values())
+
+    def warnings(self, chosen: TrialRecord, order: Sequence[TrialRecord]) -> list[str]:
+        """What speaks against a choice.
+
+        Args:
+            order: the students that could have been chosen instead, the chosen one among them.
+        """
+        told = []
+        here = chosen.values
+        untouched = self._found.baselines.input.fid
+        if here["fid"] >= untouched:
+            told.append(f"its FID is no better than that of the input left as it is ({untouched:.1f})")
+        for member in self._front:
+            if dominates(*([result.values[name] for name in OBJECTIVES] for result in (member, chosen))):
+                told.append(f"trial {member.number} is better in FID, GFLOPs and MB at once")
+                break
+        for other in order:
+            costs = [(other.values[name], here[name]) for name in OBJECTIVES[1:]]
+            cheaper = all(a <= b for a, b in costs) and any(a < b for a, b in costs)
+            if cheaper and other.fid > here["fid"] and self.against(chosen, other)["tie"]:
+                shares = [
+                    f"{100 * (_ratio(a, b) or 0.0):.0f} % of the {pick_words.NAMES[name]}"
+                    for name, (a, b) in zip(OBJECTIVES[1:], costs, strict=True)
+                ]
+                told.append(f"trial {other.number} ties with it in FID at {pick_words.listed(shares)}")
+        if failed := self._read(chosen).failed:
+            runs = failed + len(self.reading(chosen).others)
+            told.append(f"of {runs} trainings with other seeds {failed} failed")
+        return told
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return 1.0 if a == b else a / b if b else None

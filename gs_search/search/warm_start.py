@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.trial import FixedTrial, TrialState
 
 from gs_search.errors import BadInput
 from gs_search.results.record import TrialRecord
@@ -164,32 +163,11 @@ def _spelled_out(settings: SlimmingSettings, name: str) -> Any:
     return [settings.per_group(name, group) for group in GROUPS] if LEGAL[name].per_group else getattr(settings, name)
 
 
-class _Distributions:
-    """Stands in for a trial: gives the values of a point, and notes what they were drawn from."""
-
-    def __init__(self, point: Mapping[str, Value]) -> None:
-        self._point = point
-        self.found: dict[str, BaseDistribution] = {}
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        self.found[name] = FloatDistribution(low, high, log=log, step=step)
-        return float(self._point[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        self.found[name] = IntDistribution(low, high, log=log, step=step)
-        return int(self._point[name])
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        self.found[name] = CategoricalDistribution(choices)
-        return self._point[name]
-
-
 def _add(database: StudyDatabase, record: TrialRecord, point: Mapping[str, Value]) -> int:
     """Enter a complete trial; return its number here."""
-    drawn = _Distributions(point)
-    values = database.feasibility.space().suggest(drawn)
+    space = database.feasibility.space()
+    fixed = FixedTrial(space.tunable(point))
+    space.suggest(fixed)
     attributes = constraint_attributes(database.feasibility.violations(record))
     if generation := generation_attribute(database.config.sampler):
         attributes[generation] = 0
@@ -197,8 +175,8 @@ def _add(database: StudyDatabase, record: TrialRecord, point: Mapping[str, Value
         trial = optuna.trial.create_trial(
             state=TrialState.COMPLETE,
             values=told_values(record),
-            params={name: values[name] for name in drawn.found},
-            distributions=drawn.found,
+            params=fixed.params,
+            distributions=fixed.distributions,
             user_attrs=told_attributes(record),
             system_attrs=attributes,
         )
