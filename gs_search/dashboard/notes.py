@@ -14,6 +14,7 @@ from typing import Any
 from gs_search.results.front import front_notes
 from gs_search.results.record import Baselines, FullRecord, LayerRow, TrialRecord
 from gs_search.study.settings import GROUPS
+from gs_search.system.text import figure
 
 __all__ = ["is_untouched", "merged", "study_note", "trial_note"]
 
@@ -110,7 +111,7 @@ def _against_teacher(record: TrialRecord, baselines: Baselines | None) -> str:
     scatter = f", noise ± {baselines.fid_std:.2g}" if baselines is not None and baselines.fid_std else ""
 
     def row(name: str, value: Any, other: Any, form: str, words: str = "") -> list[str]:
-        return [name, _figure(value, form), _figure(other, form), words]
+        return [name, figure(value, form), figure(other, form), words]
 
     def share(name: str) -> str:
         return f"{student[name] / teacher[name]:.1%} of it" if teacher.get(name) else ""
@@ -197,23 +198,23 @@ def study_note(
         rows.append(
             [
                 f"**{number}** {', '.join(marks)}" if marks else str(number),
-                _figure(cost["fid"], ".1f"),
-                _figure(cost["gflops"], ".4g"),
+                figure(cost["fid"], ".1f"),
+                figure(cost["gflops"], ".4g"),
                 _share(cost["gflops"], teacher["gflops"]),
-                _figure(cost["size_mb"], ".3g"),
+                figure(cost["size_mb"], ".3g"),
                 _share(cost["size_mb"], teacher["size_mb"]),
-                _figure(member.get("psnr_to_teacher"), ".1f"),
+                figure(member.get("psnr_to_teacher"), ".1f"),
             ]
         )
     if len(document["front"]) > MOST_ROWS:
         rows.append([f"and {len(document['front']) - MOST_ROWS} more", *[""] * 6])
     rows.append(
         ["teacher", *_figures(teacher["fid"], ".1f", teacher["gflops"], ".4g"), "100%"]
-        + [_figure(teacher["size_mb"], ".3g"), "100%", ""]
+        + [figure(teacher["size_mb"], ".3g"), "100%", ""]
     )
     rows.append(
-        ["input as it is", _figure(untouched["fid"], ".1f"), "0", "", "0", ""]
-        + [_figure(untouched.get("psnr_to_teacher"), ".1f")]
+        ["input as it is", figure(untouched["fid"], ".1f"), "0", "", "0", ""]
+        + [figure(untouched.get("psnr_to_teacher"), ".1f")]
     )
     titles = ["trial", "FID", "GFLOPs", "of the teacher's", "MB", "of the teacher's", "PSNR, dB"]
     parts = ["**The front**: students that no other one beats in FID, GFLOPs and MB at once.", _table(titles, rows)]
@@ -236,10 +237,10 @@ def _full_trainings(full: Mapping[str, Any]) -> str:
     rows = [
         [
             str(point["trial"]),
-            _figure(point["short"]["fid"], ".1f"),
-            _figure(point["full"]["fid"], ".1f"),
-            _figure(point["short_test_fid"], ".1f"),
-            _figure(point["test_fid"], ".1f"),
+            figure(point["short"]["fid"], ".1f"),
+            figure(point["full"]["fid"], ".1f"),
+            figure(point["short_test_fid"], ".1f"),
+            figure(point["test_fid"], ".1f"),
             f"{point['place_short']} to {point['place_full']}",
         ]
         for point in full["points"]
@@ -270,11 +271,7 @@ def _share(value: float, whole: float) -> str:
 
 
 def _figures(first: Any, first_form: str, second: Any, second_form: str) -> list[str]:
-    return [_figure(first, first_form), _figure(second, second_form)]
-
-
-def _figure(value: object, form: str) -> str:
-    return format(value, form) if isinstance(value, (int, float)) else "-"
+    return [figure(first, first_form), figure(second, second_form)]
 
 
 def _several(values: Iterable[int]) -> str:

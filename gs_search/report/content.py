@@ -23,7 +23,7 @@ from gs_search.report.retrained import FullTrainings, read_full_trainings
 from gs_search.report.timeline import Span, pack, trial_times
 from gs_search.report.trials import KINDS, Ending, Student, read_ending, read_student
 from gs_search.results.front import front_document
-from gs_search.results.pareto import OBJECTIVES
+from gs_search.results.pareto import OBJECTIVES, scaled
 from gs_search.results.record import Baselines
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.space import SearchSpace
@@ -125,11 +125,11 @@ class Content:
         tiny = 1e-12  # of a student without any channel
         values = {s.number: [s.fid, *np.log([s.gflops + tiny, s.size_mb + tiny])] for s in self.students}
         front = np.array([values[student.number] for student in self.front])
-        span = np.ptp(front, axis=0)
-        span[span == 0] = 1.0
+        places = dict(zip(values, scaled(list(values.values()), front), strict=True))
+        members = np.array([places[student.number] for student in self.front])
 
         def distance(student: Student) -> float:
-            return float(np.linalg.norm((front - values[student.number]) / span, axis=1).min())
+            return float(np.linalg.norm(members - places[student.number], axis=1).min())
 
         others = sorted((s for s in self.students if not s.on_front), key=lambda s: (distance(s), s.number))
         return tuple(student.number for student in (*self.front, *others))

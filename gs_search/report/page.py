@@ -25,9 +25,9 @@ from gs_search.report.formats import FILTERS, width_bars, widths
 from gs_search.report.importance import MIN_TRIALS
 from gs_search.report.layer_figures import shown_at_first
 from gs_search.report.page_data import page_data
-from gs_search.report.study_figures import duration
 from gs_search.report.trials import KINDS
 from gs_search.results.pareto import OBJECTIVES
+from gs_search.system.text import duration
 
 __all__ = ["render"]
 

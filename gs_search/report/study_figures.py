@@ -14,6 +14,7 @@ from gs_search.report.curves import Curve, terms_of
 from gs_search.report.marks import SILENT, TOLD, Figure, striped
 from gs_search.report.theme import LIGHT, Theme, axis, layout, log_axis, log_range
 from gs_search.report.trials import KINDS
+from gs_search.system.text import duration
 
 __all__ = ["hypervolume_against_cost", "importance_bars", "learning_curve", "rung_distances", "worker_timeline"]
 
@@ -231,14 +232,6 @@ def time_unit(seconds: float) -> tuple[float, str]:
     if seconds >= 2 * HOUR:
         return HOUR, "hours"
     return (MINUTE, "minutes") if seconds >= 2 * MINUTE else (1.0, "seconds")
-
-
-def duration(seconds: float) -> str:
-    """A time in words, to two or three digits."""
-    unit, words = time_unit(seconds)
-    short = {"hours": "h", "minutes": "min", "seconds": "s"}[words]
-    value = seconds / unit
-    return f"{value:.0f} {short}" if value >= 100 else f"{value:.3g} {short}"
 
 
 def _lines(curves: Sequence[Curve], term: str, name: str, colour: str, width: float) -> Figure:

@@ -15,6 +15,7 @@ from gs_search.results.record import Baselines, TrialRecord
 from gs_search.results.repeats import Repeats, read_repeats
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.constraints import is_feasible, nearest_miss, resolve, violations
+from gs_search.system.text import figure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -152,28 +153,28 @@ def front_table(document: Mapping[str, Any]) -> RenderableType:
         number = f"{member['number']} knee" if member["number"] == document["knee"] else str(member["number"])
         table.add_row(
             Text(number, style="bold green" if "knee" in number else ""),
-            _figure(cost["fid"], ".1f"), *[other_seeds(member["repeats"])] * again, _tied(member["ties"]),
-            _figure(cost["gflops"], ".4g"), _figure(cost["size_mb"], ".3g"),
-            _figure(cost["gflops"] / teacher["gflops"], ".0%"),
-            _figure(cost["size_mb"] / teacher["size_mb"], ".0%"),
-            _figure(member["kid"], ".4f"), _figure(member["psnr_to_teacher"], ".1f"),
-            _figure(member["latency_ms"], ".1f"),
+            figure(cost["fid"], ".1f"), *[other_seeds(member["repeats"])] * again, _tied(member["ties"]),
+            figure(cost["gflops"], ".4g"), figure(cost["size_mb"], ".3g"),
+            figure(cost["gflops"] / teacher["gflops"], ".0%"),
+            figure(cost["size_mb"] / teacher["size_mb"], ".0%"),
+            figure(member["kid"], ".4f"), figure(member["psnr_to_teacher"], ".1f"),
+            figure(member["latency_ms"], ".1f"),
         )  # fmt: skip
     table.add_section()
     table.add_row(
-        "teacher", _figure(teacher["fid"], ".1f"), *blank, _figure(teacher["gflops"], ".4g"),
-        _figure(teacher["size_mb"], ".3g"), "100%", "100%", _figure(teacher.get("kid"), ".4f"), "", "",
+        "teacher", figure(teacher["fid"], ".1f"), *blank, figure(teacher["gflops"], ".4g"),
+        figure(teacher["size_mb"], ".3g"), "100%", "100%", figure(teacher.get("kid"), ".4f"), "", "",
     )  # fmt: skip
     table.add_row(
-        "input", _figure(untouched["fid"], ".1f"), *blank, "0", "0", "", "", _figure(untouched.get("kid"), ".4f"),
-        _figure(untouched.get("psnr_to_teacher"), ".1f"), "",
+        "input", figure(untouched["fid"], ".1f"), *blank, "0", "0", "", "", figure(untouched.get("kid"), ".4f"),
+        figure(untouched.get("psnr_to_teacher"), ".1f"), "",
     )  # fmt: skip
     return Group(Text(f"front of {document['study']}", style="bold"), table, *map(Text, front_notes(document)))
 
 
 def front_notes(document: Mapping[str, Any]) -> list[str]:
     """What stands below the table: how good the front is, and how far its figures can be trusted."""
-    noise = _figure(document["noise"].get("fid_std"), ".1f")
+    noise = figure(document["noise"].get("fid_std"), ".1f")
     pictures = document["protocol"].get("pictures", "?")
     notes = [
         f"{len(document['front'])} of {document['finished']} finished trials are on the front; "
@@ -225,7 +226,3 @@ def other_seeds(repeats: Mapping[str, Any] | None) -> str:
 
 def _tied(numbers: Sequence[int]) -> str:
     return "=" + ",".join(map(str, numbers[:3])) + "…" * (len(numbers) > 3) if numbers else ""
-
-
-def _figure(value: object, form: str) -> str:
-    return format(value, form) if isinstance(value, (int, float)) else "-"

@@ -1,8 +1,8 @@
-"""How lengths of time are written for people."""
+"""How lengths of time, and figures that may be missing, are written for people."""
 
 from __future__ import annotations
 
-__all__ = ["duration"]
+__all__ = ["duration", "figure"]
 
 
 def duration(seconds: float) -> str:
@@ -11,3 +11,8 @@ def duration(seconds: float) -> str:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def figure(value: object, form: str) -> str:
+    """Write a number in a format of ``format``; ``-`` for what is none."""
+    return format(value, form) if isinstance(value, (int, float)) else "-"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gs_search.results.front import front_notes
+from gs_search.system.text import figure
 
 __all__ = ["front_csv", "front_markdown"]
 
@@ -73,19 +74,19 @@ def front_markdown(document: Mapping[str, Any]) -> str:
                 *[_interval(member["repeats"])] * again,
                 ", ".join(map(str, member["ties"])),
                 *_costs(cost, teacher),
-                _figure(member["kid"], ".4f"),
-                _figure(member["psnr_to_teacher"], ".1f"),
-                _figure(member["latency_ms"], ".1f"),
+                figure(member["kid"], ".4f"),
+                figure(member["psnr_to_teacher"], ".1f"),
+                figure(member["latency_ms"], ".1f"),
             ]
         )
     blank = [""] * (1 + again)
     rows.append(
-        ["teacher", f"{teacher['fid']:.1f}", *blank, *_costs(teacher, teacher), _figure(teacher.get("kid"), ".4f")]
+        ["teacher", f"{teacher['fid']:.1f}", *blank, *_costs(teacher, teacher), figure(teacher.get("kid"), ".4f")]
         + ["", ""]
     )
     rows.append(
-        ["input", f"{untouched['fid']:.1f}", *blank, "0", "0", "", "", _figure(untouched.get("kid"), ".4f")]
-        + [_figure(untouched.get("psnr_to_teacher"), ".1f"), ""]
+        ["input", f"{untouched['fid']:.1f}", *blank, "0", "0", "", "", figure(untouched.get("kid"), ".4f")]
+        + [figure(untouched.get("psnr_to_teacher"), ".1f"), ""]
     )
     lines = [f"**Front of {document['study']}**", ""]
     lines += [_line(titles), _line(["---:"] * len(titles)), *map(_line, rows), ""]
@@ -103,10 +104,6 @@ def _interval(again: Mapping[str, Any] | None) -> str:
     if again["low"] is None:
         return f"{again['mean']:.1f} ({again['seeds']} seed)"
     return f"{again['mean']:.1f} ({again['low']:.1f} to {again['high']:.1f}; {again['seeds']} seeds)"
-
-
-def _figure(value: object, form: str) -> str:
-    return format(value, form) if isinstance(value, (int, float)) else ""
 
 
 def _line(cells: list[str]) -> str:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from gs_search.engine.console import Progress
-from gs_search.system.text import duration
+from gs_search.system.text import duration, figure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -95,7 +95,7 @@ def retrain_table(record: FullRecord, baselines: Baselines) -> RenderableType:
         ]
         figures += [found.get(key) for key in ("gflops", "size_mb", "latency_ms")]
         forms = (*(".2f", ".4f", ".2f") * 2, ".4g", ".3g", ".1f")
-        table.add_row(name, *map(_figure, figures, forms), style=style)
+        table.add_row(name, *map(figure, figures, forms), style=style)
 
     draw("trained in full", {**record.to_json(), **record.values}, test, "bold green")
     draw("as a trial", {**short.to_json(), **short.objectives}, test and test.short)
@@ -115,7 +115,3 @@ def retrain_table(record: FullRecord, baselines: Baselines) -> RenderableType:
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the document of ``summary`` says, a sentence a line; warnings last."""
     return [*summary["sentences"], *(f"but {warning}" for warning in summary["warnings"])]
-
-
-def _figure(value: object, form: str) -> str:
-    return format(value, form) if isinstance(value, (int, float)) else "-"
