@@ -111,7 +111,10 @@ def _warning(factor: float | None, where: str) -> str | None:
 
 @functools.cache
 def slowdown(device: torch.device) -> float:
-    """Time of a small convolution, forward and backward, in bfloat16 over that in float32; measured once a process."""
+    """Time of a small convolution, forward and backward, in bfloat16 over that in float32; measured once a process.
+
+    With one thread, whatever the caller computes with: so small a convolution says nothing of several.
+    """
     width, count, side = PROBE
     with torch.random.fork_rng(devices=[]):  # nobody's random numbers depend on the probe
         network = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
@@ -129,8 +132,13 @@ def slowdown(device: torch.device) -> float:
         return time.process_time() - started
 
     best = {True: math.inf, False: math.inf}
-    for bf16 in (True, False) * PROBE_TURNS:  # in turn: whatever else the machine does, it does to both
-        best[bf16] = min(best[bf16], seconds(bf16))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for bf16 in (True, False) * PROBE_TURNS:  # in turn: whatever else the machine does, it does to both
+            best[bf16] = min(best[bf16], seconds(bf16))
+    finally:
+        torch.set_num_threads(threads)
     return best[True] / best[False]
 
 

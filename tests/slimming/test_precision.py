@@ -74,7 +74,13 @@ def test_the_probe_is_quick_and_leaves_random_numbers_alone() -> None:
     expected = torch.rand(3)
     torch.manual_seed(3)
     started = time.process_time()
-    factor = slowdown(CPU)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        factor = slowdown(CPU)
+        assert torch.get_num_threads() == 2, "the caller's number comes back"
+    finally:
+        torch.set_num_threads(threads)
     assert time.process_time() - started < 5  # 0.5 s where bfloat16 is emulated, of one thread
     assert factor > 0
     assert torch.equal(torch.rand(3), expected)
