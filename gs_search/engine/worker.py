@@ -29,6 +29,7 @@ from gs_search.results.run_folder import RESULT
 from gs_search.search.outcomes import STACK, Asked, failure_record, objective_problem
 from gs_search.study.database_url import SECRETS
 from gs_search.system.files import write_json
+from gs_search.system.generators import returned
 
 if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
@@ -110,13 +111,7 @@ def _asked(config: Mapping[str, Any]) -> Asked:
 
 def run_one(function: str, asked: Asked, study: StudyConfig, folder: RunFolder) -> TrialRecord:
     """``run_in_rungs`` to the end."""
-    trial = run_in_rungs(function, asked, study, folder)
-    while True:
-        try:
-            next(trial)
-        except StopIteration as end:
-            record: TrialRecord = end.value
-            return record
+    return returned(run_in_rungs(function, asked, study, folder))
 
 
 def run_in_rungs(

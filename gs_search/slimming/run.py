@@ -45,6 +45,7 @@ from gs_search.slimming.student import stored_bits, stored_bytes
 from gs_search.slimming.teacher import Teacher
 from gs_search.slimming.training import LessonSource, RealPictures, Training
 from gs_search.study.settings import SlimmingSettings
+from gs_search.system.generators import returned
 
 __all__ = ["Progress", "Run", "Rung", "Slimmed", "slim", "slim_in_rungs"]
 
@@ -154,12 +155,7 @@ def slim(
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
     )
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            slimmed: Slimmed = end.value
-            return slimmed
+    return returned(run)
 
 
 def slim_in_rungs(

@@ -34,6 +34,7 @@ from gs_search.slimming.run import Slimmed, slim_in_rungs
 from gs_search.slimming.student import save_student, student_mb
 from gs_search.study.settings import Point, settings_from_point
 from gs_search.system.files import write_text
+from gs_search.system.generators import returned
 from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint, prepare
 from gs_search.trial.evaluate import costs, look_at
 
@@ -82,12 +83,7 @@ def run_trial(
         TrialFailed: with the cause; the folder then holds ``log.txt`` and whatever was finished.
     """
     trial = trial_in_rungs(point, config, folder, number=number, seed=seed, place=place, on_progress=on_progress)
-    while True:
-        try:
-            next(trial)
-        except StopIteration as end:
-            result: TrialRecord = end.value
-            return result
+    return returned(trial)
 
 
 def trial_in_rungs(
