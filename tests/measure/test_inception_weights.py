@@ -102,16 +102,6 @@ def test_a_hub_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatc
         ensure_weights()
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def torn(tensors: object, file: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", torn)
-    with pytest.raises(KeyboardInterrupt):
-        inception_weights._save_atomically({}, tmp_path / "weights.pth")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_address_is_pytorch_fid_s() -> None:
     assert URL == FID_WEIGHTS_URL
 

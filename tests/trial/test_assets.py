@@ -78,8 +78,8 @@ def test_a_teacher_is_trained_on_pairs(tmp_path: Path) -> None:
     side_by_side(tmp_path / "pairs", 24)
     data = f"{{kind: pairs, path: pairs, {COUNTS}}}"
     _, ground = prepared(tmp_path, data, "{kind: train, width: 4, blocks: 1, steps: 60}")
-    assert ground.baselines["protocol"]["reference_kind"] == "target"
-    assert ground.baselines["pictures"][0]["taken"] == {"test": 2, "val": 5, "train": 8}
+    assert ground.baselines.protocol.reference_kind == "target"
+    assert ground.baselines.pictures[0]["taken"] == {"test": 2, "val": 5, "train": 8}
     pictures = ground.validation.float() / 127.5 - 1
     negative = (ground.validation_outputs + pictures).abs().mean()
     assert negative < 0.5 * (ground.validation_outputs - pictures).abs().mean()
