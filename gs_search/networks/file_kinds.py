@@ -64,7 +64,10 @@ def no_checkpoint(path: Path, head: bytes) -> str | None:
     if is_safetensors(head):
         return None
     if head[:1] == b"\x08" and re.search(rb"pytorch|onnx|tf2onnx|keras|ai\.onnx", head[:200]):
-        return f"is an ONNX file; {SAVE}"
+        return (
+            "is an ONNX file, a graph without a PyTorch module; a function of yours may make one of it, by convert of "
+            "onnx2torch, and a study takes that as teacher.kind module (README, Your own generator)"
+        )
     if (text := _text(head, start)) is not None or head[:1] == PICKLE:
         return text
     return (
@@ -96,7 +99,10 @@ def _no_checkpoint_in_zip(path: Path) -> str | None:
     if any(name == "constants.pkl" or name.startswith("code/") for name in inner):
         return f"is a TorchScript archive, a program whose code would have to run; from the original network, {SAVE}"
     if any("serialized_exported_program" in name or name.startswith("models/") for name in inner):
-        return f"is an exported program (torch.export); from the original network, {SAVE}"
+        return (
+            "is an exported program (torch.export), operations without layers; give the network's own code as "
+            "teacher.kind module, and as its weights what torch.save makes of the program's state_dict"
+        )
     if "data.pkl" in inner:
         return None
     if names and all(name.endswith(".npy") for name in names):

@@ -6,7 +6,9 @@ package's pictures and the network's: order of the channels, range of the values
 
 from __future__ import annotations
 
+import copy
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from gs_search.errors import BadInput, CheckpointError, one_line
@@ -182,7 +185,25 @@ def _called(code: UserCode, arguments: Mapping[str, Any]) -> nn.Module:
         made = made.module
     while isinstance(inner := getattr(made, "_orig_mod", None), nn.Module):  # of torch.compile
         made = inner
+    if isinstance(made, torch.fx.GraphModule):
+        made = _with_plain_names(made)
     return cast(nn.Module, made).cpu().float().eval()
+
+
+def _with_plain_names(module: torch.fx.GraphModule) -> nn.Module:
+    """A traced module whose parts are named as attributes are: converters of ONNX files name them ``a/b``, which
+    fvcore, for one, takes for a path.
+    """
+    graph = copy.deepcopy(module.graph)
+    parts: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            place, _, own = str(node.target).rpartition(".")
+            part = getattr(module.get_submodule(place), own)
+            node.target = re.sub(r"[^\w.]", "_", str(node.target))
+            if parts.setdefault(node.target, part) is not part:
+                raise BadInput(f"teacher.factory: two parts of the traced module are called {node.target}")
+    return torch.fx.GraphModule(parts, graph)
 
 
 def _loaded(code: UserCode) -> Callable[..., Any]:

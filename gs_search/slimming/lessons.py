@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ class Lessons:
             put("outputs", "outputs.npy", number, count, outputs[0].cpu().numpy())
             if number < featured:
                 for tap, values in features.items():
-                    put(f"tap {tap}", f"features-{tap}.npy", number, featured, values[0].cpu().numpy())
+                    put(f"tap {tap}", f"features-{quote(tap, safe='')}.npy", number, featured, values[0].cpu().numpy())
         for array in arrays.values():
             array.flush()
         taps = {name.removeprefix("tap "): file for name, file in files.items() if name.startswith("tap ")}
