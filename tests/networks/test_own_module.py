@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gs_search.errors import BadInput
+from gs_search.measure.flops import count_flops
 from gs_search.networks import load_module
 from gs_search.networks.own_module import Conventional
 from gs_search.system.user_code import find_code
@@ -211,3 +212,29 @@ def test_a_function_may_print_and_wrap(tmp_path: Path, capsys: pytest.CaptureFix
     generator = load(tmp_path, text)
     assert type(generator).__name__ == "Net" and next(generator.parameters()).dtype == torch.float32
     assert not generator.training and capsys.readouterr().out == ""
+
+
+TRACED = """
+import torch
+from torch import nn
+
+def build():
+    root = nn.Module()
+    root.add_module("body/0/Conv", nn.Conv2d(3, 3, 3, padding=1))
+    root.add_module("body/1/Relu", nn.ReLU())
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    y = graph.call_module("body/1/Relu", (graph.call_module("body/0/Conv", (x,)),))
+    graph.output(y)
+    return torch.fx.GraphModule(root, graph)
+"""
+
+
+def test_traced_modules_are_named_as_attributes_are(tmp_path: Path) -> None:
+    """As converters of ONNX files do not; the count of multiply-adds, for one, cannot bear a slash in a name."""
+    generator = load(tmp_path, TRACED)
+    assert sorted(generator.state_dict()) == ["body_0_Conv.bias", "body_0_Conv.weight"]
+    assert count_flops(generator, 32).macs_conv == 3 * 3 * 9 * 32 * 32
+    conv = generator.get_submodule("body_0_Conv")
+    picture = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(generator(picture), conv(picture).relu())
