@@ -175,11 +175,12 @@ def _rising(value: object) -> tuple[int, ...]:
 
 
 class StoppingConfig(Section):
-    """When a trial is left at a rung, so that hundreds of points are looked at and few are trained."""
+    """Whether a trial is left at a rung where another one beats it."""
 
-    rule: Literal["pareto", "off"] = "pareto"
+    rule: Literal["pareto", "off"] = "off"
     """``pareto``: where an earlier trial is nearer to the teacher by more than the margin, and neither costlier nor
-    larger. ``off``: every trial is trained to its end."""
+    larger. ``off``: every trial is trained to its end: the default sampler hardly proposes what would be left
+    (benchmarks/README.md)."""
     rungs: Annotated[tuple[int, ...], BeforeValidator(_rising)] = ()
     """Training steps after the cut at which trials are compared, rising; the repaired student before any step always
     is. Each stretch between two rungs has a learning-rate schedule of its own."""

@@ -67,7 +67,7 @@ def test_one_that_will_not_do_is_passed_over(cluster: RayCluster, other_source: 
     assert code == 0 and summary is not None and summary["states"]["COMPLETE"] == 18, said
     assert len(re.findall("it is passed over", said)) == 1, said
     check(study, out, 18)
-    ids = {record["node"]["id"] for record in RunFolder(out).results()}
+    ids = {record.node["id"] for record in RunFolder(out).results()}
     assert len(ids) == 4, "the three, and the one that came later and will do"
 
 

@@ -31,8 +31,8 @@ def figures(uri: str, cache: Path) -> dict[str, Any]:
         for name, value in {**KEYS, "GS_SEARCH_CACHE": str(cache)}.items():
             patch.setenv(name, value)
         results = RunFolder.find(uri).results()
-    done = [record for record in results if record["state"] == "COMPLETE"]
-    return {r["key"]: (r["seed"], r["objectives"], r["kid"], r["psnr_to_teacher"]) for r in done}
+    done = [record for record in results if record.state == "COMPLETE"]
+    return {r.key: (r.seed, r.objectives, r.kid, r.psnr_to_teacher) for r in done}
 
 
 def test_nothing_is_lost_without_a_shared_folder(cluster: RayCluster, s3: S3Server) -> None:

@@ -112,9 +112,9 @@ def test_over_ray_client_the_password_stays_here(cluster: RayCluster, postgres: 
         code, summary = driver.end()
         assert code == 0 and summary is not None and summary["states"]["COMPLETE"] == 6, driver.said()
     results = RunFolder(out).results()
-    assert {r["storage"] for r in results} == {None}, "workers do not know it"
-    nodes = {r["node"]["id"] for r in results}
-    assert 1 < len(nodes) <= 3 and {r["node"]["host"] for r in results} == {os.uname().nodename}
+    assert {r.model_extra["storage"] for r in results} == {None}, "workers do not know it"
+    nodes = {r.node["id"] for r in results}
+    assert 1 < len(nodes) <= 3 and {r.node["host"] for r in results} == {os.uname().nodename}
 
     second = write_study(cluster.root / "second", trials=2, sampler="random", study="second")
     with second.open("a") as file:
@@ -192,8 +192,8 @@ def real_study(root: Path, name: str, *, steps: int = 2) -> Path:
 
 def figures(out: Path) -> dict[str, Any]:
     """What the complete trials of a run came to, by point."""
-    done = [record for record in RunFolder(out).results() if record["state"] == "COMPLETE"]
-    return {r["key"]: (r["seed"], r["objectives"], r["kid"], r["psnr_to_teacher"]) for r in done}
+    done = [record for record in RunFolder(out).results() if record.state == "COMPLETE"]
+    return {r.key: (r.seed, r.objectives, r.kid, r.psnr_to_teacher) for r in done}
 
 
 def test_real_trials_survive_all_of_it(cluster: RayCluster, postgres: Postgres) -> None:

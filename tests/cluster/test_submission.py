@@ -31,7 +31,7 @@ def test_a_submitted_study_runs_on_the_cluster_and_tells_how_it_ended(cluster: R
     assert (told["status"], told["run_folder"]) == ("SUCCEEDED", str(out))
     assert "[3/3]" in done.stderr  # its log was followed
     assert "Uploading" not in done.stderr
-    assert [record["state"] for record in RunFolder(out).results()] == ["COMPLETE"] * 3
+    assert [record.state for record in RunFolder(out).results()] == ["COMPLETE"] * 3
 
     failed = cluster.shell(line.replace(str(out), "/proc/nowhere"), RAY_AUTH_MODE="token", TMPDIR=str(cluster.private))
     assert failed.returncode == 1 and "ended as FAILED; its log: ray job logs raysubmit_" in failed.stderr

@@ -158,18 +158,18 @@ def check(study: Path, out: Path, total: int) -> list[tuple[str, str]]:
     database = open_database(folder, config, url=database_url(config.storage))
     states = state_counts(database)
     assert states.keys() <= {"COMPLETE", "PRUNED", "FAIL"}, states
-    results = {record["number"]: record for record in folder.results()}
+    results = {record.number: record for record in folder.results()}
     trials = database.trials()
     counted, again = [], []
     for trial in trials:
         record = results[trial.number]
-        assert (record["state"], record["point"]) == (trial.state.name, {**record["point"], **trial.params})
+        assert (record.state, record.point) == (trial.state.name, {**record.point, **trial.params})
         if trial.state.name == "FAIL":
             assert trial.user_attrs["requeue"], f"{trial.number} failed for good: {record['message']}"
         else:
-            counted.append((record["key"], record["state"]))
+            counted.append((record.key, record.state))
         if trial.state.name == "COMPLETE":
-            assert trial.values == list(record["objectives"].values())
+            assert trial.values == list(record.objectives.values())
         if "retry_of" in trial.user_attrs:
             again.append(trial.user_attrs["retry_of"])
     assert len(counted) == total

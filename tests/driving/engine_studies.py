@@ -46,6 +46,7 @@ def write_study(
         "device": "cpu",
         "data": {"kind": "drawn"},
         "teacher": {"kind": "shipped"},
+        "stopping": {"rule": "pareto"},
         **keys,
     }
     (root / "space.yaml").write_text(yaml.safe_dump(space, sort_keys=False))

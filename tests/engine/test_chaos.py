@@ -205,7 +205,7 @@ def test_workers_killed_twenty_times_lose_no_trial(tmp_path: Path, scratch: Path
     noted = driver.said().count("its process died")
     assert kills.total() == wanted and noted >= wanted * 3 // 4, f"{noted} of {kills} were noticed"
     assert kills["trial"] >= wanted // 3 and len(driver.died()) >= kills["trial"] // 2, f"{driver.died()} of {kills}"
-    failed = [record for record in RunFolder(driver.out).results() if record["state"] == "FAIL"]
+    failed = [record for record in RunFolder(driver.out).results() if record.state == "FAIL"]
     assert not failed
     check(study, driver.out, total)
     assert list(scratch.iterdir()) == []
@@ -236,7 +236,7 @@ def test_a_signal_ends_a_run_its_processes_and_its_files(
     assert list(scratch.iterdir()) == []
     config, folder = load_study(study), RunFolder(tmp_path / "R")
     assert code == 130 and summary is not None and summary["states"]["RUNNING"] == 0
-    assert {r["cause"] for r in folder.results()} == {"interrupted"}
+    assert {r.cause for r in folder.results()} == {"interrupted"}
     assert driver.said().splitlines()[2:] == ["stopping; what is finished is kept"]
     database = open_database(folder, config)
     assert len(database.requeue()) == 2

@@ -176,7 +176,7 @@ def test_processes_that_cannot_begin_stop_the_search_and_cost_no_trial(
     line = error_of(driver)
     assert "processes died before they began trial" in line and "resolved.yaml: damaged" in line
     resolved.write_text(text)
-    assert {record["cause"] for record in RunFolder(tmp_path / "R").results()} <= {"interrupted"}
+    assert {record.cause for record in RunFolder(tmp_path / "R").results()} <= {"interrupted"}
     goes_on(drive, study, tmp_path / "R", 3)
 
 
@@ -205,16 +205,16 @@ def test_whatever_trials_raise_the_search_goes_on(tmp_path: Path, scratch: Path,
     assert not database.running() and database.counted() == total
     endings: dict[tuple[str, str], set[Any]] = {}
     for record in RunFolder(tmp_path / "R").results():
-        how, place = record["point"]["distill_weight"] - 2, stand_ins.PLACES[record["point"]["activation_bits"] - 2]
-        assert len(record["message"] or "") <= 500 and "\n" not in (record["message"] or "")
+        how, place = record.point["distill_weight"] - 2, stand_ins.PLACES[record.point["activation_bits"] - 2]
+        assert len(record.message or "") <= 500 and "\n" not in (record.message or "")
         if how < 0:
-            assert record["state"] == "COMPLETE"
+            assert record.state == "COMPLETE"
         elif place == "close":
             # It was left for another one, and what it raised then changes nothing. (Yet it does: worker.run_in_rungs
             # writes it over the result.json that the driver had written, so this asks the database.)
-            assert database.trials()[record["number"]].state.name in ("PRUNED", "COMPLETE")
+            assert database.trials()[record.number].state.name in ("PRUNED", "COMPLETE")
         else:
-            endings.setdefault((hows[how], place), set()).add((record["state"], record["cause"]))
+            endings.setdefault((hows[how], place), set()).add((record.state, record.cause))
     assert len(endings) == 3 * len(hows)
     for (how, _), found in endings.items():
         # The latter: what is no Exception ends the process, see test_hooks.EXCEPTIONS.
