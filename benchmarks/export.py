@@ -92,7 +92,7 @@ def measure(run: Path, out: Path, case: Case) -> dict[str, Any]:
     from gs_search.export.onnx.proof import check_graph, check_layers
     from gs_search.export.onnx.runtime import run_pictures, session
     from gs_search.slimming import load_student
-    from gs_search.trial.assets import Groundwork, paint
+    from gs_search.trial.assets import TrialAssets, paint
     from gs_search.trial.run import run_trial
 
     name = f"{case['quantize']}-{hash_of(case)}"
@@ -106,7 +106,7 @@ def measure(run: Path, out: Path, case: Case) -> dict[str, Any]:
         record = run_trial(case["point"], config, folder, number=0, seed=case["seed"])
     except GsSearchError as failure:
         return {"failed": str(failure)}
-    ground = Groundwork.of(folder, config)
+    ground = TrialAssets.of(folder, config)
     student = load_student(folder.trial(0) / "student.safetensors")
     multiple = ground.architecture.picture_multiple
     built = integer_model(student, ground.targets.pictures.cpu(), multiple, config.image_px)

@@ -100,13 +100,13 @@ class Some:
 def measure(study: Path, out: Path, point: dict[str, Any], case: Case) -> dict[str, Any]:
     """Train the point by one variant."""
     from gs_search.results.run_folder import RunFolder
-    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.assets import TrialAssets
     from gs_search.trial.run import run_trial
 
     config, run = _config(study), RunFolder(out / "run")
     variant = list(VARIANTS).index(case["variant"])
     changes = {"steps": case["steps"]} | ({"feature_weight": 0} if case["variant"] == "no features" else {})
-    ground = Groundwork.of(run, config)
+    ground = TrialAssets.of(run, config)
     lessons = ground.lessons
     some = Some(lessons, ground.teacher, case["variant"])
     ground.lessons = some  # type: ignore[assignment]

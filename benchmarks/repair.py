@@ -33,7 +33,7 @@ from gs_search.measure.fid import frechet_distance
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import StudyConfig, load_study
 from gs_search.study.settings import settings_from_point
-from gs_search.trial.assets import Groundwork, prepare
+from gs_search.trial.assets import TrialAssets, prepare
 from gs_search.trial.run import LOOK_PICTURES
 
 TARGETS = (0.5, 0.25, 0.1, 0.04, 1 / 47)
@@ -104,7 +104,7 @@ def main(out: Path | None, quick: bool, report_only: bool, seeds: int, processes
     try:
         config = study(tiny)
         rows = Rows(folder, {"study": config.identity()})
-        prepare(config, RunFolder(folder / "groundwork"), lambda line: click.echo(line, err=True))
+        prepare(config, RunFolder(folder / "assets"), lambda line: click.echo(line, err=True))
     except GsSearchError as error:
         raise click.ClickException(str(error).splitlines()[0]) from None
     cases = tiny_cases() if tiny else quick_cases() if quick else full_cases(seeds)
@@ -163,7 +163,7 @@ def measure(folder: Path, tiny: bool, case: Case) -> dict[str, Any]:
     """One student, with its pictures of some photos left in the folder."""
     config = study(tiny)
     torch.set_num_threads(1)
-    ground = Groundwork.of(RunFolder(folder / "groundwork"), config)
+    ground = TrialAssets.of(RunFolder(folder / "assets"), config)
     weight_bits, activation_bits = BITS[case["bits"]]
     point = {
         "target_gflops_ratio": case["target"],
@@ -187,7 +187,7 @@ def measure(folder: Path, tiny: bool, case: Case) -> dict[str, Any]:
 
 def report(folder: Path, config: StudyConfig, rows: Sequence[Row]) -> None:
     """What each thing is worth, all rows, a plot, and the grid of pictures."""
-    ground = Groundwork.of(RunFolder(folder / "groundwork"), config)
+    ground = TrialAssets.of(RunFolder(folder / "assets"), config)
     baselines = ground.baselines
     failed = [f"{_name(row)}, {_share(row['target'])}: {row['failed']}" for row in rows if "failed" in row]
     told = environment(
@@ -271,7 +271,7 @@ def _write_plot(folder: Path, rows: Sequence[Row]) -> None:
     write_plot(folder / "repair.png", panels)
 
 
-def _write_grid(folder: Path, ground: Groundwork, rows: Sequence[Row]) -> None:
+def _write_grid(folder: Path, ground: TrialAssets, rows: Sequence[Row]) -> None:
     """Photos, teacher, and the first seed's students: all targets repaired and trained, then the other ways."""
     mains = [row for row in rows if "failed" not in row and row["seed"] == 0 and row["refit"]]
     mains.sort(key=lambda row: (-row["target"], _name(row) != _name(BASE), _name(row), row["steps"]))

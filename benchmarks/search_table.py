@@ -121,13 +121,13 @@ def measure(folder: Path, space: Any, case: Case) -> dict[str, Any]:
     """Train one point with one seed."""
     from gs_search.errors import TrialFailed
     from gs_search.results.run_folder import RunFolder
-    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.assets import TrialAssets
     from gs_search.trial.run import trial_in_rungs
 
     config, run = study_config(), RunFolder(folder / "run")
     point = points_of(space, case["point"] + 1)[-1]
     number = SEEDS * case["point"] + case["seed"]
-    Groundwork.of(run, config)  # once a process
+    TrialAssets.of(run, config)  # once a process
     start, rungs = time.process_time(), []
     trial = trial_in_rungs(point, config, run, number=number, seed=case["seed"])
     try:

@@ -53,7 +53,7 @@ PICTURES, TINY_PICTURES = 32, 4
 
 
 class Ground(Protocol):
-    """What a run needs that all runs share; ``gs_search.trial.assets.Groundwork`` is one."""
+    """What a run needs that all runs share; ``gs_search.trial.assets.TrialAssets`` is one."""
 
     @property
     def teacher(self) -> Teacher: ...

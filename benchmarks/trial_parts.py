@@ -79,14 +79,14 @@ def cases(points: int) -> list[Case]:
 def measure(folder: Path, full: int, case: Case) -> dict[str, Any]:
     """Train one point by one variant with one seed; a full training has a seed of its own."""
     from gs_search.results.run_folder import RunFolder
-    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.assets import TrialAssets
     from gs_search.trial.run import run_trial
 
     config, run = study_config(), RunFolder(folder / "run")
     long = case["variant"] == FULL
     changes = {"adversarial_weight": 0.0, "steps": full} if long else VARIANTS[case["variant"]]
     point = {**search_table.points_of(config.space, case["point"] + 1)[-1], **changes}
-    Groundwork.of(run, config)  # once a process
+    TrialAssets.of(run, config)  # once a process
     names = [*VARIANTS, FULL]
     number = (case["point"] * len(names) + names.index(case["variant"])) * SEEDS + case["seed"]
     start = time.process_time()

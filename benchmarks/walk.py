@@ -31,7 +31,7 @@ from gs_search.slimming import importance as importances
 from gs_search.slimming import repair
 from gs_search.slimming.sparsity import Rules, cut_to_target, magnitudes
 from gs_search.study.settings import SlimmingSettings, settings_from_point
-from gs_search.trial.assets import Groundwork, paint, prepare
+from gs_search.trial.assets import TrialAssets, paint, prepare
 
 W4A8: dict[str, Any] = {"weight_bits": 4, "activation_bits": 8}
 W3A8: dict[str, Any] = {"weight_bits": 3, "activation_bits": 8}
@@ -83,7 +83,7 @@ def main(out: Path, ground: Path, processes: int, tiny: bool) -> None:
         config = study(tiny)
         rows = Rows(out, {"study": config.identity()})
         ground.mkdir(parents=True, exist_ok=True)
-        prepare(config, RunFolder(ground / "groundwork"), lambda line: click.echo(line, err=True))
+        prepare(config, RunFolder(ground / "assets"), lambda line: click.echo(line, err=True))
     except GsSearchError as error:
         raise click.ClickException(str(error).splitlines()[0]) from None
     cases: list[Case] = [{"variant": name} for name in VARIANTS]
@@ -97,7 +97,7 @@ def measure(folder: Path, tiny: bool, case: Case) -> dict[str, Any]:
     """One student."""
     config = study(tiny)
     torch.set_num_threads(1)
-    ground = Groundwork.of(RunFolder(folder / "groundwork"), config)
+    ground = TrialAssets.of(RunFolder(folder / "assets"), config)
     changes, twist = VARIANTS[case["variant"]]
     settings = settings_from_point({"target_gflops_ratio": 0.25, "steps": 0, **changes}, config.settings)
     with twisted(twist, ground):
@@ -108,7 +108,7 @@ def measure(folder: Path, tiny: bool, case: Case) -> dict[str, Any]:
     return {**found, "psnr": psnr(painted, ground.validation_outputs)}
 
 
-def walk_again(ground: Groundwork, student: nn.Module, settings: SlimmingSettings) -> None:
+def walk_again(ground: TrialAssets, student: nn.Module, settings: SlimmingSettings) -> None:
     """Refit the trained student to the teacher once more (its scales have moved, its targets have not)."""
     network, scaling = ground.teacher.student(settings.importance)
     alive = cut_to_target(
@@ -121,7 +121,7 @@ def walk_again(ground: Groundwork, student: nn.Module, settings: SlimmingSetting
 
 
 @contextmanager
-def twisted(twist: str, ground: Groundwork) -> Iterator[None]:
+def twisted(twist: str, ground: TrialAssets) -> Iterator[None]:
     """While open, one thing about the walk is otherwise."""
     name, _, value = twist.partition(" ")
     own = repair.repair_

@@ -27,7 +27,7 @@ from gs_search.engine.ray.watchdog import last_words
 from gs_search.errors import BadInput, ConfigError, GsSearchError
 from gs_search.study.database_url import SECRETS
 
-__all__ = ["Preparation", "PreparationElsewhere", "function_named"]
+__all__ = ["Preparation", "RemotePreparation", "function_named"]
 
 ERROR_MARK = "\x1eerror "
 
@@ -186,7 +186,7 @@ TOLD_AFTER_S = 10.0
 """Waiting for a node that is shorter is no news."""
 
 
-class PreparationElsewhere:
+class RemotePreparation:
     """As ``Preparation``, on another machine; arguments as there, and what it takes there.
 
     Args:

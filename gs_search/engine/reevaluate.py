@@ -190,9 +190,9 @@ def _subset_fids(folder: RunFolder, config: StudyConfig, place: Path) -> tuple[l
     from gs_search.data.images import to_uint8
     from gs_search.measure.features import inception_features
     from gs_search.measure.fid import frechet_distance
-    from gs_search.trial.assets import Groundwork, paint
+    from gs_search.trial.assets import TrialAssets, paint
 
-    ground = Groundwork.of(folder, config)
+    ground = TrialAssets.of(folder, config)
     student = ground.load_student(place / "student.safetensors").to(ground.device)
     features = inception_features(to_uint8(paint(student, ground.validation)), model=ground.inception)
     half = max(len(features) // 2, 2)

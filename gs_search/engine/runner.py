@@ -20,11 +20,11 @@ from optuna.trial import TrialState
 
 from gs_search.engine.console import Progress
 from gs_search.engine.memory import planned, require_memory
-from gs_search.engine.preparation import Preparation, PreparationElsewhere
+from gs_search.engine.preparation import Preparation, RemotePreparation
 from gs_search.engine.ray.cluster import Cluster, cluster_address, connected
 from gs_search.engine.ray.local import dead_ray_process, local_ray, saying_that_ray_died, scratch_folder, sweep_scratch
 from gs_search.engine.ray.watchdog import last_words
-from gs_search.engine.store_sync import StoreKeeper
+from gs_search.engine.store_sync import StoreSync
 from gs_search.errors import BadInput, GsSearchError, one_line
 from gs_search.monitor.estimate import reference_of, standing
 from gs_search.results.pareto import reference_point
@@ -116,7 +116,7 @@ def run_study(
         url = with_driver(storage) if storage else database_url(config.storage)
         folder.join(database=url is None)
         folder.create(config)
-        keeper = StoreKeeper(folder, None if url else RollingCopy(folder, progress.note))
+        keeper = StoreSync(folder, None if url else RollingCopy(folder, progress.note))
         database = open_database(folder, config, url=url)
         database.note, database.on_ask = progress.note, keeper.asked
         sweep_scratch()  # also where nothing is left to do
@@ -182,7 +182,7 @@ class _Run:
     """None where there is none, or its students have been taken over."""
     on_end: Callable[[optuna.Study], None] | None
     trial_function: str
-    keeper: StoreKeeper
+    keeper: StoreSync
 
 
 def _set_right(database: StudyDatabase, progress: Progress) -> None:
@@ -198,7 +198,7 @@ def _set_right(database: StudyDatabase, progress: Progress) -> None:
         progress.note(f"queued again: {', '.join(map(str, again))}")
 
 
-def _take_over(database: StudyDatabase, earlier: RunFolder, progress: Progress, keeper: StoreKeeper) -> None:
+def _take_over(database: StudyDatabase, earlier: RunFolder, progress: Progress, keeper: StoreSync) -> None:
     progress.note(str(warm_start(database, earlier)))
     keeper.took_over()
 
@@ -222,7 +222,7 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
     ):
         path, note = run.folder.place, run.progress.note
         run.keeper.wait_for_store(note, interrupted)
-        prepared: Preparation | PreparationElsewhere | None = None
+        prepared: Preparation | RemotePreparation | None = None
         if run.address is None:
             require_memory()
             prepared = Preparation(path, prepare_function, retrain=retrain, note=note)
@@ -235,7 +235,7 @@ def _run(run: _Run, prepare_function: str, retrain: bool) -> str:
                 saying_that_ray_died(note),
             ):
                 interrupted.listen()  # Ray has put its own handler there
-                prepared = prepared or PreparationElsewhere(
+                prepared = prepared or RemotePreparation(
                     path,
                     prepare_function,
                     retrain=retrain,
@@ -290,7 +290,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     """Have Tune run trials until the searcher says that it is enough."""
     from ray import tune
 
-    from gs_search.engine.ray.membership import Newcomers, TrialPlace
+    from gs_search.engine.ray.membership import Membership, TrialPlace
     from gs_search.engine.scheduler import ParetoStopping, WarmProcesses
     from gs_search.engine.searcher import RayLost, SearchStopped, StudyCallback, StudySearcher
     from gs_search.engine.worker import TrialWorker
@@ -331,7 +331,7 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     place = TrialPlace(plan.resources)
     callbacks: list[Any] = [StudyCallback(searcher, run.progress.note)]
     if cluster.told:
-        newcomers = Newcomers(
+        newcomers = Membership(
             cluster,
             place,
             custom=run.config.resources.custom,

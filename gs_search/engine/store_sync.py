@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
     from gs_search.search.outcomes import Asked
 
-__all__ = ["Courier", "StoreKeeper"]
+__all__ = ["TrialSync", "StoreSync"]
 
 
-class StoreKeeper:
+class StoreSync:
     """Keeps copy and store together while a run lasts.
 
     Args:
@@ -98,7 +98,7 @@ EVERY_S = 2.0
 PROGRESS = "progress.json"
 
 
-class Courier:
+class TrialSync:
     """Carries what the trials of one process leave, one trial after the other."""
 
     def __init__(self, folder: RunFolder) -> None:

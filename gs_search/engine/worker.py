@@ -22,7 +22,7 @@ from ray.tune import Trainable
 from gs_search.engine.preparation import function_named
 from gs_search.engine.ray.nodes import machine, unfit
 from gs_search.engine.ray.watchdog import end_without
-from gs_search.engine.store_sync import Courier
+from gs_search.engine.store_sync import TrialSync
 from gs_search.errors import BadInput, GsSearchError, TrialFailed
 from gs_search.results.record import Rung, TrialRecord, write_record
 from gs_search.results.run_folder import RESULT
@@ -59,7 +59,7 @@ class TrialWorker(Trainable):
         if config.get("told"):
             end_without(get_runtime_context().gcs_address)
         self._folder = RunFolder(config["folder"], at_work=True)
-        self._courier = Courier(self._folder)
+        self._courier = TrialSync(self._folder)
         self._study = load_resolved(self._folder.resolved_yaml)
         self._node = machine(gpu=self._study.device != "cpu") | {"id": get_runtime_context().get_node_id()}
         self._asked, self._timeout_s = _asked(config), config.get("timeout_s")

@@ -20,7 +20,7 @@ from gs_search.export.integer_network import integer_network
 from gs_search.export.lowering import integer_layers, lower
 from gs_search.export.measure import latencies, picture_figures
 from gs_search.measure.psnr import psnr
-from gs_search.trial.assets import Groundwork, paint
+from gs_search.trial.assets import TrialAssets, paint
 
 __all__ = ["DEVICE_FORMATS", "DeviceFiles", "import_runtimes"]
 
@@ -55,7 +55,7 @@ class DeviceFiles:
         self,
         student: nn.Module,
         built: IntegerModel | None,
-        ground: Groundwork,
+        ground: TrialAssets,
         *,
         multiple: int,
         image_px: int,

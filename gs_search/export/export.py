@@ -35,7 +35,7 @@ from gs_search.measure.psnr import psnr
 from gs_search.results.run_folder import RunFolder
 from gs_search.slimming.layers import slimmable
 from gs_search.system.files import draft_of, write_json, write_text
-from gs_search.trial.assets import Groundwork, paint
+from gs_search.trial.assets import TrialAssets, paint
 from gs_search.trial.teacher import saved_generator
 
 __all__ = ["export_student", "teacher_file"]
@@ -120,7 +120,7 @@ def _export(
     if not folder.baselines.is_file():
         raise BadInput(f"{folder.path}: this study has not been prepared; `gs-search run` does it")
     config = folder.config()
-    ground = Groundwork.of(folder, config)
+    ground = TrialAssets.of(folder, config)
     multiple = ground.architecture.picture_multiple
     if image_px is not None and (image_px < MIN_PX or image_px % multiple):
         raise BadInput(f"--size: must be free or a multiple of {multiple} from {MIN_PX} on, not {image_px}")
@@ -199,7 +199,7 @@ def _export(
     return document
 
 
-def teacher_file(folder: RunFolder, ground: Groundwork, place: Path, texts: dict[str, str]) -> Path:
+def teacher_file(folder: RunFolder, ground: TrialAssets, place: Path, texts: dict[str, str]) -> Path:
     """The dense teacher as a float ONNX file with free sides, made where it is not there yet."""
     path = place / TEACHER
     wanted = {
@@ -221,7 +221,7 @@ def teacher_file(folder: RunFolder, ground: Groundwork, place: Path, texts: dict
 
 
 def _float_entry(
-    student: nn.Module, path: Path, ground: Groundwork, log: Callable[[str], None]
+    student: nn.Module, path: Path, ground: TrialAssets, log: Callable[[str], None]
 ) -> tuple[dict[str, Any], Tensor]:
     """What the float file is worth, and its pictures of all of the validation's."""
     log("FID of the float file")
@@ -240,7 +240,7 @@ def _integer_entry(
     built: IntegerModel,
     path: Path,
     float_pictures: Tensor,
-    ground: Groundwork,
+    ground: TrialAssets,
     log: Callable[[str], None],
     vnni: bool,
 ) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _integer_entry(
 
 
 def _pictures_and_figures(
-    path: Path, ground: Groundwork, log: Callable[[str], None]
+    path: Path, ground: TrialAssets, log: Callable[[str], None]
 ) -> tuple[Tensor, dict[str, float]]:
     total = len(ground.validation)
     painted = run_pictures(session(path), ground.validation, progress(log, "pictures painted", total))
@@ -289,12 +289,12 @@ def _some(pictures: Tensor) -> Tensor:
     return pictures[:: max(1, len(pictures) // COMPARED_PICTURES)]
 
 
-def _paint(network: nn.Module, ground: Groundwork) -> Tensor:
+def _paint(network: nn.Module, ground: TrialAssets) -> Tensor:
     """What a network makes of ``_some`` validation pictures."""
     return in_parallel(lambda chunk: paint(network, chunk), _some(ground.validation), lambda done: None)
 
 
-def _packed_entry(path: Path, chosen: Chosen, ground: Groundwork) -> dict[str, Any]:
+def _packed_entry(path: Path, chosen: Chosen, ground: TrialAssets) -> dict[str, Any]:
     ground.load_student(path)
     result = chosen.result
     figures = {"fid": result.fid, "kid": result.kid, "psnr_to_teacher": result.psnr_to_teacher}

@@ -18,7 +18,7 @@ from gs_search.measure.fid import frechet_distance
 from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.system.machine import cores
-from gs_search.trial.assets import Groundwork
+from gs_search.trial.assets import TrialAssets
 
 __all__ = ["latencies", "picture_figures"]
 
@@ -28,7 +28,7 @@ PORTION = 20
 """Pictures between two words on how far it is: whole batches, so that features stay as they are."""
 
 
-def picture_figures(painted: Tensor, ground: Groundwork, tick: Tick = lambda done: None) -> dict[str, float]:
+def picture_figures(painted: Tensor, ground: TrialAssets, tick: Tick = lambda done: None) -> dict[str, float]:
     """FID, KID and distance to the teacher of a file's own pictures, by the study's protocol; on all cores.
 
     Args:

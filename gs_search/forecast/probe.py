@@ -34,7 +34,7 @@ from gs_search.study.settings import Point, settings_from_point
 from gs_search.study.views import featured_views, trial_views
 from gs_search.system.files import read_json, write_json
 from gs_search.system.machine import cores
-from gs_search.trial.assets import MAX_REAL, Groundwork, device_of, paint, prepare
+from gs_search.trial.assets import MAX_REAL, TrialAssets, device_of, paint, prepare
 from gs_search.trial.run import LOOK_PICTURES, run_trial
 from gs_search.trial.teacher import TRAINING_LINE
 
@@ -119,7 +119,7 @@ def measure_preparation(config: StudyConfig, folder: RunFolder, log: Log, *, ret
     for (line, began), (_, ended) in itertools.pairwise(starts):
         if line.startswith(TRAINING_LINE):
             training = ended - began
-    ground = Groundwork.of(place, small)
+    ground = TrialAssets.of(place, small)
     source, few = open_data(small.data, small.image_px, small.seed).source("train"), len(ground.lessons)
     pictures: list[Tensor] = []
     opening = clock.time(lambda: pictures.extend(source.picture(k, view=0) for k in range(few)), few)
@@ -212,7 +212,7 @@ def measure_trials(config: StudyConfig, folder: RunFolder, log: Log, *, retrain_
         torch.set_num_threads(1)
     study = small.model_copy(update={"settings": config.settings})
     began = time.process_time()  # the imports: what this process has done so far
-    ground_seconds = clock.time(lambda: _warm(Groundwork.of(place, study), config))
+    ground_seconds = clock.time(lambda: _warm(TrialAssets.of(place, study), config))
     points: list[dict[str, Any]] = read_json(folder.path / "points.json")["points"]
     found: dict[int, dict[str, Any]] = {}
     problems: list[str] = []
@@ -247,7 +247,7 @@ def measure_trials(config: StudyConfig, folder: RunFolder, log: Log, *, retrain_
     )
 
 
-def _warm(ground: Groundwork, config: StudyConfig) -> None:
+def _warm(ground: TrialAssets, config: StudyConfig) -> None:
     """What the first trial of a worker computes for all of them."""
     ground.teacher.student(config.settings.get("importance", "taylor"), ground.targets.pictures[:TAYLOR_PICTURES])
 
@@ -258,7 +258,7 @@ def _measure_trial(point: Point, study: StudyConfig, folder: RunFolder, clock: _
     changes: dict[str, Any] = {"steps": steps, "learning_rate": HARMLESS_RATE}
     if settings.schedule == "proximal" and 0 < settings.slim_fraction < 1:
         changes |= {"steps": min(2 * steps, settings.steps), "slim_fraction": 0.5}
-    ground = Groundwork.of(folder, study)
+    ground = TrialAssets.of(folder, study)
     lessons = ground.lessons
     timed = _Timed(lessons, clock)
     ground.lessons = timed  # type: ignore[assignment]  # a trial asks for batches and their number only

@@ -139,7 +139,7 @@ def _write_teacher(folder: RunFolder, student: Model) -> Path:
     import_onnx()
     from gs_search.export.export import teacher_file
     from gs_search.export.student import find_student, notes
-    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.assets import TrialAssets
 
     if not folder.baselines.is_file():
         raise BadInput(f"{folder}: this study has not been prepared; `gs-search run` does it")
@@ -148,4 +148,4 @@ def _write_teacher(folder: RunFolder, student: Model) -> Path:
         raise BadInput(f"{folder}: no trial has ended, so that nothing tells whose teacher this is")
     texts = notes(folder, find_student(folder, trial=numbers[0]), None)
     folder.exports.mkdir(parents=True, exist_ok=True)
-    return teacher_file(folder, Groundwork.of(folder, folder.config()), folder.exports, texts)
+    return teacher_file(folder, TrialAssets.of(folder, folder.config()), folder.exports, texts)

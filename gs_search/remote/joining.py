@@ -42,7 +42,7 @@ def look(mirror: Mirror, *, whole: bool) -> None:
     """Bring a copy up to date that is looked at, and not worked in.
 
     Args:
-        whole: weights and the groundwork too.
+        whole: weights and the assets too.
 
     Raises:
         BadInput: there is no such bucket, or it may not be read.

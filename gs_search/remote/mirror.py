@@ -187,7 +187,7 @@ class Mirror:
 
 
 def is_light(name: str) -> bool:
-    """Whether an object is one that every look at a study may want: no weights, no pictures of the groundwork."""
+    """Whether an object is one that every look at a study may want: no weights, no pictures of the assets."""
     top, _, rest = name.partition("/")
     if top in ("checkpoints", "artifacts") or name.endswith(".safetensors"):
         return False

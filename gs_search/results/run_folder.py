@@ -106,7 +106,7 @@ class RunFolder:
         """Open an existing run folder; raises BadInput where there is none.
 
         Args:
-            whole: of one in an object store, weights and the groundwork are wanted too.
+            whole: of one in an object store, weights and the assets are wanted too.
         """
         folder = cls(path)
         folder.refresh(whole=whole)

@@ -19,7 +19,7 @@ from gs_search.data.images import to_uint8
 from gs_search.errors import BadInput, DataError
 from gs_search.measure.psnr import psnr
 from gs_search.results.record import Protocol, TestFigures
-from gs_search.trial.assets import Groundwork, paint
+from gs_search.trial.assets import TrialAssets, paint
 from gs_search.trial.evaluate import distances, look_at
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class TestPictures:
 
     __test__ = False  # for pytest, which takes the name for a test's
 
-    def __init__(self, config: StudyConfig, ground: Groundwork) -> None:
+    def __init__(self, config: StudyConfig, ground: TrialAssets) -> None:
         data = open_data(config.data, config.image_px, config.seed)
         protocol = {name: value for name, value in ground.baselines.protocol.to_json().items() if name != "id"}
         if data.describe()["content"] != protocol["data"]["content"]:
@@ -63,7 +63,7 @@ class TestPictures:
         digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
         self.protocol = Protocol.from_json({"id": digest[:12], **protocol})
 
-    def measure(self, student: nn.Module, short: Path, ground: Groundwork) -> TestFigures | None:
+    def measure(self, student: nn.Module, short: Path, ground: TrialAssets) -> TestFigures | None:
         """The student beside its trial's student, the teacher and the untranslated input; None without test pictures.
 
         Args:

@@ -31,7 +31,7 @@ from gs_search.slimming.run import LOG_EVERY, Run
 from gs_search.slimming.student import save_student
 from gs_search.system.files import draft_of, write_text
 from gs_search.system.text import duration
-from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint
+from gs_search.trial.assets import SAMPLE_PICTURES, TrialAssets, paint
 from gs_search.trial.evaluate import look_at
 from gs_search.trial.lessons import fresh_lessons
 from gs_search.trial.run import LOOK_PICTURES, curve_csv, repair_targets
@@ -73,7 +73,7 @@ class Course:
         self.config = folder.config()
         self.folder, self.schedule, self.journal, self.team = folder, schedule, journal, team
         self.place = folder.retrained(trial.number)
-        self.ground = Groundwork.of(folder, self.config)
+        self.ground = TrialAssets.of(folder, self.config)
         if self.ground.device.type == "cpu":
             torch.set_num_threads(1)
         self.seed = seed_of(self.config.seed, trial.key)
@@ -242,7 +242,7 @@ class Course:
             self._saving = self._saved - begun
 
 
-def _sample_grid(ground: Groundwork, painted: Tensor) -> Tensor:
+def _sample_grid(ground: TrialAssets, painted: Tensor) -> Tensor:
     """Input, teacher and student of the first validation pictures, as one picture of bytes, 3 x H x W."""
     rows = [ground.validation, to_uint8(ground.validation_outputs), to_uint8(painted)]
     return grid([row[:SAMPLE_PICTURES] for row in rows])

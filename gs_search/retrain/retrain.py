@@ -86,10 +86,10 @@ def retrain(
         from gs_search.retrain.evaluate import TestPictures
         from gs_search.retrain.log import Journal
         from gs_search.retrain.loop import Course
-        from gs_search.trial.assets import Groundwork
+        from gs_search.trial.assets import TrialAssets
         from gs_search.trial.run import peak_memory_mb
 
-        ground = Groundwork.of(folder, config)
+        ground = TrialAssets.of(folder, config)
         test = TestPictures(config, ground)
         started = datetime.now(timezone.utc)
         write_json(place / BEGUN, schedule.to_json())

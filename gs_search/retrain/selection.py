@@ -17,7 +17,7 @@ NEEDED = (
     "baselines.json", "generator.safetensors", "lessons/taps.json", "repair.safetensors", "validation.npy",
     "validation_outputs.npy", "reference.npz",
 )  # fmt: skip
-"""Files of the groundwork without which there is no full training."""
+"""Files of the assets without which there is no full training."""
 
 
 def check_teacher(folder: RunFolder) -> None:

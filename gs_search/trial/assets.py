@@ -3,7 +3,7 @@
 The teacher's weights, its answers on training views, its layer outputs for the repair, the validation pictures
 with the teacher's versions of them, the statistics of the reference pictures, the anchors of every plot (teacher
 and untranslated input), the noise of FID, and the learning rates that do the teacher no harm. ``prepare`` writes
-them; ``Groundwork`` reads them back in each worker, memory-mapped where they are large.
+them; ``TrialAssets`` reads them back in each worker, memory-mapped where they are large.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from gs_search.results.run_folder import RunFolder
     from gs_search.study.config import StudyConfig
 
-__all__ = ["Groundwork", "device_of", "paint", "prepare"]
+__all__ = ["TrialAssets", "device_of", "paint", "prepare"]
 
 MAX_REAL = 512
 """Pictures of the target domain that are kept for the discriminator."""
@@ -101,7 +101,7 @@ def paint(generator: nn.Module, pictures: Tensor, batch_size: int = 4) -> Tensor
 def prepare(
     config: StudyConfig, folder: RunFolder, log: Callable[[str], None], *, retrain_teacher: bool = False
 ) -> None:
-    """Make the groundwork of a study; what is there already is kept.
+    """Make the assets of a study; what is there already is kept.
 
     Args:
         log: gets one line a step.
@@ -206,8 +206,8 @@ def _gpu_memory(device: torch.device) -> dict[str, float] | None:
     return {"trial_mb": torch.cuda.max_memory_reserved(device) / 1e6, "total_mb": total / 1e6}
 
 
-class Groundwork:
-    """The groundwork as a worker uses it; ``of`` keeps one for each run folder in the process."""
+class TrialAssets:
+    """The assets as a worker uses it; ``of`` keeps one for each run folder in the process."""
 
     def __init__(self, place: Path, config: StudyConfig) -> None:
         self.device = device_of(config)
@@ -225,7 +225,7 @@ class Groundwork:
         self._real = np.load(real, mmap_mode="r") if real.is_file() else None
 
     @staticmethod
-    def of(folder: RunFolder, config: StudyConfig) -> Groundwork:
+    def of(folder: RunFolder, config: StudyConfig) -> TrialAssets:
         """Load, or return what this process has loaded for the same files before."""
         stamp = (folder.teacher / "baselines.json").stat().st_mtime_ns
         return _cached(folder.teacher, stamp, _Holder(config))
@@ -272,8 +272,8 @@ class _Holder:
 
 
 @functools.lru_cache(maxsize=1)
-def _cached(place: Path, stamp: int, holder: _Holder) -> Groundwork:
-    return Groundwork(place, holder.config)
+def _cached(place: Path, stamp: int, holder: _Holder) -> TrialAssets:
+    return TrialAssets(place, holder.config)
 
 
 # Halves drawn without replacement scatter as much as whole sets of other pictures do: half the variance comes from

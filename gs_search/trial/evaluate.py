@@ -23,7 +23,7 @@ from gs_search.trial.assets import paint
 
 if TYPE_CHECKING:
     from gs_search.study.config import StudyConfig
-    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.assets import TrialAssets
 
 __all__ = ["Costs", "Seen", "costs", "distances", "look_at"]
 
@@ -43,7 +43,7 @@ class Seen:
         return {"fid": self.fid, "kid": self.kid, "psnr_to_teacher": self.psnr_to_teacher}
 
 
-def look_at(student: nn.Module, ground: Groundwork, pictures: Tensor, outputs: Tensor) -> Seen:
+def look_at(student: nn.Module, ground: TrialAssets, pictures: Tensor, outputs: Tensor) -> Seen:
     """Measure a student on pictures.
 
     Args:
@@ -60,7 +60,7 @@ def look_at(student: nn.Module, ground: Groundwork, pictures: Tensor, outputs: T
     return Seen(fid, kid, psnr(painted, outputs), painted)
 
 
-def distances(pictures: Tensor, ground: Groundwork) -> tuple[float, float]:
+def distances(pictures: Tensor, ground: TrialAssets) -> tuple[float, float]:
     """FID and KID of N x 3 x H x W bytes to the study's reference pictures."""
     features = inception_features(pictures, model=ground.inception)
     return frechet_distance(features, ground.reference), kernel_distance(features, ground.reference.features).full
@@ -80,7 +80,7 @@ class Costs:
     layers: tuple[LayerRow, ...]
 
 
-def costs(student: nn.Module, file: Path, ground: Groundwork, config: StudyConfig) -> Costs:
+def costs(student: nn.Module, file: Path, ground: TrialAssets, config: StudyConfig) -> Costs:
     """Measure what needs no pictures.
 
     Args:
@@ -98,7 +98,7 @@ def costs(student: nn.Module, file: Path, ground: Groundwork, config: StudyConfi
     )
 
 
-def _layer_rows(ground: Groundwork, student: nn.Module) -> tuple[LayerRow, ...]:
+def _layer_rows(ground: TrialAssets, student: nn.Module) -> tuple[LayerRow, ...]:
     """Width and bits of each of the teacher's layers in the student; 0 wide where it is gone."""
     kept = slim_layers(student)
     rows = []

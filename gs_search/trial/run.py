@@ -35,7 +35,7 @@ from gs_search.slimming.student import save_student, student_mb
 from gs_search.study.settings import Point, settings_from_point
 from gs_search.system.files import write_text
 from gs_search.system.generators import returned
-from gs_search.trial.assets import SAMPLE_PICTURES, Groundwork, paint, prepare
+from gs_search.trial.assets import SAMPLE_PICTURES, TrialAssets, paint, prepare
 from gs_search.trial.evaluate import costs, look_at
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _run(
     log: Callable[[str], None],
     on_progress: Callable[[dict[str, Any]], None] | None,
 ) -> Generator[Rung, None, TrialRecord]:
-    ground = Groundwork.of(folder, config)
+    ground = TrialAssets.of(folder, config)
     settings = ground.settled(settings_from_point(point, config.settings))
     if ground.device.type == "cpu":
         torch.set_num_threads(1)
@@ -268,7 +268,7 @@ def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[st
 
     if not (folder.teacher / "baselines.json").is_file():
         raise BadInput(f"{folder}: this study has not been prepared yet; start it with gs-search run")
-    ground = Groundwork.of(folder, load_resolved(folder.resolved_yaml))
+    ground = TrialAssets.of(folder, load_resolved(folder.resolved_yaml))
     if ground.device.type == "cpu":
         torch.set_num_threads(1)  # another number of threads adds up in another order, and a pixel may turn
     sets = {"reference": torch.from_numpy(np.load(folder.teacher / "reference_pictures.npy"))}
@@ -284,7 +284,7 @@ def dump_images(folder: RunFolder, out: Path, numbers: Sequence[int]) -> dict[st
     return {name: len(pictures) for name, pictures in sets.items()}
 
 
-def repair_targets(ground: Groundwork, pictures: int) -> RepairTargets:
+def repair_targets(ground: TrialAssets, pictures: int) -> RepairTargets:
     """The study's targets, or new ones where a point asks for another number of pictures."""
     if pictures == len(ground.targets.pictures):
         return ground.targets
@@ -292,7 +292,7 @@ def repair_targets(ground: Groundwork, pictures: int) -> RepairTargets:
     return record_targets(ground.teacher.network, inputs)
 
 
-def write_samples(path: Path, ground: Groundwork, painted: Tensor) -> None:
+def write_samples(path: Path, ground: TrialAssets, painted: Tensor) -> None:
     """Write eight validation pictures as PNG: input, teacher, student.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gs_search.engine import store_sync as module
-from gs_search.engine.store_sync import Courier, StoreKeeper
+from gs_search.engine.store_sync import StoreSync, TrialSync
 from gs_search.errors import StudyBusy
 from gs_search.remote.lease import Lease
 from gs_search.results.run_folder import RunFolder
@@ -43,7 +43,7 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
     uri = f"s3://{BUCKET}/c1"
     elsewhere("node-1")
     folder = RunFolder(uri, at_work=True)
-    courier = Courier(folder)
+    courier = TrialSync(folder)
     assert (folder.teacher / "lessons" / "taps.json").is_file() and folder.resolved_yaml.is_file()
     courier.begin(ASKED)
     place, checkpoint = folder.trial(3), folder.checkpoint(ASKED.key, ASKED.seed)
@@ -55,7 +55,7 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
 
     elsewhere("node-2")
     folder = RunFolder(uri, at_work=True)
-    courier = Courier(folder)
+    courier = TrialSync(folder)
     courier.begin(ASKED)
     checkpoint = folder.checkpoint(ASKED.key, ASKED.seed)
     assert checkpoint.read_text() == "state at step 50"
@@ -70,7 +70,7 @@ def test_a_trial_goes_on_elsewhere_from_what_was_sent(
 
 def test_a_trial_that_is_left_leaves_no_result_and_no_checkpoint(s3: S3Server) -> None:
     folder = begun(s3, "c3")
-    courier = Courier(folder)
+    courier = TrialSync(folder)
     courier.begin(ASKED)
     write_text(folder.trial(3) / "log.txt", "left\n")
     write_text(folder.trial(3) / "result.json", "of an earlier attempt")
@@ -86,7 +86,7 @@ def test_a_trial_begins_once_the_store_knows_of_it(
     folder = begun(s3, "c4")
     config = folder.config()
     database = open_database(folder, config)
-    keeper = StoreKeeper(folder, RollingCopy(folder, pytest.fail))
+    keeper = StoreSync(folder, RollingCopy(folder, pytest.fail))
     database.on_ask = keeper.asked
     database.enqueue_start_points()
     asked = database.ask()
@@ -105,7 +105,7 @@ def test_a_trial_begins_once_the_store_knows_of_it(
 def test_a_run_that_was_cut_off_and_succeeded_begins_no_trial(s3: S3Server) -> None:
     folder = begun(s3, "c5")
     database = open_database(folder, folder.config())
-    database.on_ask = StoreKeeper(folder, RollingCopy(folder, pytest.fail)).asked
+    database.on_ask = StoreSync(folder, RollingCopy(folder, pytest.fail)).asked
     assert folder.mirror is not None
     folder._lease = Lease(folder.mirror.store)
     folder._lease._taken_by = {"pid": 1, "host": "elsewhere", "since": "now"}

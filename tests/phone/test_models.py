@@ -85,7 +85,7 @@ def test_a_teacher_that_has_to_be_written(folder: RunFolder, monkeypatch: pytest
     """By the export's own code, which its own tests hold; here: that it is asked for the right one."""
     pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
     from gs_search.export import export as exporting
-    from gs_search.trial.assets import Groundwork
+    from gs_search.trial.assets import TrialAssets
 
     (folder.trial(1) / "student.safetensors").write_bytes(b"")
     written: list[Any] = []
@@ -96,7 +96,7 @@ def test_a_teacher_that_has_to_be_written(folder: RunFolder, monkeypatch: pytest
         path.write_bytes(b"teacher")
         return path
 
-    monkeypatch.setattr(Groundwork, "of", lambda *arguments: "ground")
+    monkeypatch.setattr(TrialAssets, "of", lambda *arguments: "ground")
     monkeypatch.setattr(exporting, "teacher_file", teacher_file)
     student = find_student_file(folder, file=export_by_hand(folder, 1))
     assert find_teacher_file(folder, student).file == folder.exports / "teacher.onnx"

@@ -62,7 +62,7 @@ def source(cheap: None, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture
 def prepared(source: RunFolder, tmp_path: Path) -> RunFolder:
-    """A copy of it. The groundwork is linked, so that a process loads it once."""
+    """A copy of it. The assets is linked, so that a process loads it once."""
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(source.path, folder.path, ignore=shutil.ignore_patterns("teacher", "retrain"))
     folder.teacher.symlink_to(source.teacher)

@@ -32,7 +32,7 @@ from gs_search.retrain.schedule import Asked, seed_of
 from gs_search.slimming import load_student
 from gs_search.system.files import read_json, write_json
 from gs_search.system.lock import hold
-from gs_search.trial.assets import Groundwork, paint
+from gs_search.trial.assets import TrialAssets, paint
 
 LASTING = ("student.safetensors", "last.safetensors", "curve.csv", "samples.png", "samples/00000004.png")
 """Files that say how a training went, without a clock."""
@@ -90,7 +90,7 @@ def test_the_result_has_a_trials_keys_and_its_own(finished: tuple[RunFolder, dic
 def test_best_and_last_are_the_files(finished: tuple[RunFolder, dict[str, Any], list[str]]) -> None:
     """The best one by FID on the validation pictures, measured again from its file; and the one of the last step."""
     folder, record, _ = finished
-    ground, place = Groundwork.of(folder, folder.config()), folder.retrained(0)
+    ground, place = TrialAssets.of(folder, folder.config()), folder.retrained(0)
     best, last = (load_student(place / f"{name}.safetensors") for name in ("student", "last"))
     looks = record["looks"]
     assert [look["step"] for look in looks] == [4, 8] and record["last"] == looks[-1]
@@ -107,7 +107,7 @@ def test_the_test_pictures_are_measured_once_at_the_end(
 ) -> None:
     """And are those that nothing has seen: the split of this name, as many as the validation pictures at most."""
     folder, record, _ = finished
-    config, ground = folder.config(), Groundwork.of(folder, folder.config())
+    config, ground = folder.config(), TrialAssets.of(folder, folder.config())
     source = open_data(config.data, config.image_px, config.seed).source("test")
     pictures = torch.stack([source.picture(k) for k in range(8)])
     seen: list[int] = []
@@ -186,7 +186,7 @@ def test_one_that_is_stopped_goes_on_in_the_same_bits(
     assert again["seconds"] > 0 and "goes on after step 6" in (prepared.retrained(0) / "log.txt").read_text()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="copies of this process, which has all of the groundwork loaded")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="copies of this process, which has all of the assets loaded")
 def test_one_that_is_killed_three_times_goes_on_in_the_same_bits(
     finished: tuple[RunFolder, dict[str, Any], list[str]], prepared: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

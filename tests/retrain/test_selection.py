@@ -86,7 +86,7 @@ def test_a_teacher_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_list_is_that_of_the_groundwork(source: RunFolder) -> None:
+def test_the_list_is_that_of_the_assets(source: RunFolder) -> None:
     check_teacher(source)
     made = {str(path.relative_to(source.teacher)) for path in source.teacher.rglob("*") if path.is_file()}
     optional = {"real.npy", "reference_pictures.npy"}  # the discriminator's, and `front --dump-images`

@@ -16,7 +16,7 @@ from gs_search.measure.fid import Reference, frechet_distance
 from gs_search.networks import CartoonGenerator, ResnetGenerator
 from gs_search.results.run_folder import RunFolder
 from gs_search.study.config import load_study
-from gs_search.trial.assets import Groundwork, _fid_noise, prepare
+from gs_search.trial.assets import TrialAssets, _fid_noise, prepare
 from tests.data.test_pairs import side_by_side
 
 STUDY = """
@@ -39,14 +39,14 @@ def write_photos(folder: Path, count: int) -> None:
         small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
 
 
-def prepared(place: Path, data: str, teacher: str) -> tuple[RunFolder, Groundwork]:
+def prepared(place: Path, data: str, teacher: str) -> tuple[RunFolder, TrialAssets]:
     (place / "space.yaml").write_text("parameters: {target_gflops_ratio: {type: float, low: 0.1, high: 0.9}}")
     (place / "study.yaml").write_text(STUDY.format(data=data, teacher=teacher))
     config = load_study(place / "study.yaml")
     folder = RunFolder(place / "run")
     folder.create(config)
     prepare(config, folder, lambda line: None)
-    return folder, Groundwork.of(folder, config)
+    return folder, TrialAssets.of(folder, config)
 
 
 def test_the_noise_of_fid_is_that_of_whole_sets() -> None:

@@ -134,7 +134,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunFolder, nn.M
 def test_a_network_of_ones_own_is_searched_and_its_student_read_back(own: tuple[Path, RunFolder, nn.Module]) -> None:
     _, folder, network = own
     config = load_resolved(folder.resolved_yaml)
-    ground = assets.Groundwork.of(folder, config)
+    ground = assets.TrialAssets.of(folder, config)
     with torch.no_grad():
         wanted = 2 * network(ground.validation.float().flip(1)).flip(1) - 1
     torch.testing.assert_close(ground.validation_outputs, wanted, atol=2e-3, rtol=0)  # stored as half floats

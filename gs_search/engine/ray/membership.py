@@ -20,7 +20,7 @@ from gs_search.engine.ray.cluster import Cluster
 from gs_search.engine.ray.nodes import able, ask, fits, named, objection
 from gs_search.errors import GsSearchError
 
-__all__ = ["Newcomers", "TrialPlace"]
+__all__ = ["Membership", "TrialPlace"]
 
 EVERY_S = 2.0
 """Between two looks for new nodes."""
@@ -60,7 +60,7 @@ class TrialPlace(PlacementGroupFactory):
         return placement_group(self.bundles, strategy=self.strategy, bundle_label_selector=[where])
 
 
-class Newcomers(Callback):
+class Membership(Callback):
     """Has Tune's trials avoid nodes that will not do.
 
     Args:
