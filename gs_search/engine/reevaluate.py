@@ -19,6 +19,7 @@ from gs_search.errors import TrialFailed
 from gs_search.results.record import SCHEMA, Baselines, TrialRecord, read_trial, write_record
 from gs_search.results.repeats import SUBSETS_FILE, place_of, repeat_is_there, seed_of
 from gs_search.results.run_folder import RESULT, RunFolder
+from gs_search.search.outcomes import Asked, failure_record
 from gs_search.system.files import write_json
 from gs_search.system.machine import memory
 from gs_search.system.process_pool import answers
@@ -168,17 +169,8 @@ def _train(folder: RunFolder, config: StudyConfig, place: Path, first: TrialReco
     try:
         return run_trial(first.point, config, folder, number=first.number, seed=seed, place=place)
     except TrialFailed as failure:
-        record = TrialRecord(
-            schema_=SCHEMA,
-            study=first.study,
-            number=first.number,
-            state="FAIL",
-            cause=failure.cause,
-            message=str(failure),
-            point=first.point,
-            key=first.key,
-            seed=seed,
-        )
+        asked = Asked(first.number, first.point, first.key, seed)
+        record = failure_record(first.study, asked, failure.cause, str(failure), place=place)
         write_record(place / RESULT, record)
         return record
 

@@ -331,14 +331,14 @@ def _search(run: _Run, cluster: Cluster, scratch: Path, interrupted: Callable[[]
     place = TrialPlace(plan.resources)
     callbacks: list[Any] = [StudyCallback(searcher, run.progress.note)]
     if cluster.told:
-        newcomers = Membership(
+        membership = Membership(
             cluster,
             place,
             custom=run.config.resources.custom,
             note=run.progress.note,
             give_up=lambda error: searcher.give_up("placing trials", error),
         )
-        callbacks.insert(0, newcomers)  # before a trial is queued again
+        callbacks.insert(0, membership)  # before a trial is queued again
     rungs = Rungs(run.config.stopping.rule, run.config.stopping.margin_db)
     for trial in run.database.trials():
         if (record := run.database.read_result(trial.number)) is not None:

@@ -253,7 +253,7 @@ class StudySearcher(Searcher):
 
     def _finish(self, record: TrialRecord) -> None:
         self._counted += 1
-        if record.is_complete and record.seconds is not None and record.duplicate_of is None:
+        if record.is_trained and record.seconds is not None:
             bisect.insort(self._seconds, record.seconds)
         if record.state != "FAIL" or self._streak and self._streak[-1].cause != record.cause:
             self._streak.clear()

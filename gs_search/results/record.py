@@ -81,6 +81,16 @@ class _Part(BaseModel):
         return self.model_copy(update=fields)
 
 
+class _File(_Part):
+    """A file of its own; says by which schema it is written."""
+
+    schema_: int = Field(SCHEMA, alias="schema")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's objects, ``schema`` first; what else was never set is left out."""
+        return {"schema": self.schema_, **super().to_json()}
+
+
 class LayerRow(_Part):
     """One of the teacher's layers in the student."""
 
@@ -155,10 +165,9 @@ class Protocol(_Part):
     """``counts`` of each domain and split, ``content`` (a digest), and where the pictures come from."""
 
 
-class Baselines(_Part):
+class Baselines(_File):
     """``teacher/baselines.json``: what every student is compared with, and what the preparation has measured."""
 
-    schema_: int = Field(SCHEMA, alias="schema")
     pictures: tuple[dict[str, Any], ...] = ()
     """What was taken of each folder of pictures, and what was left, by reason (``data.tally``)."""
     protocol: Protocol
@@ -182,10 +191,9 @@ class Baselines(_Part):
         return self.noise.fid_std or 0.0
 
 
-class TrialRecord(_Part):
+class TrialRecord(_File):
     """``trials/<number>/result.json``: how one trial ended. What its ending does not know is None or empty."""
 
-    schema_: int = Field(SCHEMA, alias="schema")
     study: str = ""
     number: int
     state: State
@@ -236,6 +244,11 @@ class TrialRecord(_Part):
     def is_complete(self) -> bool:
         """Whether it has a student."""
         return self.state == "COMPLETE"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has a student of a training of its own, and not that of an equal point."""
+        return self.is_complete and self.duplicate_of is None
 
     @property
     def values(self) -> dict[str, float]:
@@ -319,6 +332,6 @@ def _read(path: Path, kind: type[_Readable]) -> _Readable:
     if isinstance(schema, int) and schema > SCHEMA:
         raise BadInput(f"{path}: is of a later version (schema {schema}, this one reads {SCHEMA}); use that version")
     try:
-        return kind.from_json({"schema": SCHEMA, **content})
+        return kind.from_json(content)
     except ValueError as error:
         raise BadInput(f"{path}: {error}; was another version at work? restore or remove it") from None

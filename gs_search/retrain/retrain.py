@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.errors import BadInput, StudyBusy, TrialFailed
-from gs_search.results.record import SCHEMA, FullRecord, Look, Parity, ShortFigures, TrialRecord, write_record
+from gs_search.results.record import FullRecord, Look, Parity, ShortFigures, TrialRecord, write_record
 from gs_search.results.run_folder import RESULT, RunFolder
 from gs_search.retrain.schedule import Asked, Schedule, plan
 from gs_search.retrain.selection import check_teacher
@@ -219,7 +219,6 @@ def _finished(
     write_text(place / "curve.csv", curve_csv(state["curve"]))
     spent = costs(student, place / "student.safetensors", ground, config)
     return FullRecord(
-        schema_=SCHEMA,
         study=config.study,
         number=trial.number,
         state="COMPLETE",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gs_search.results.pareto import OBJECTIVES
-from gs_search.results.record import SCHEMA, TrialRecord
+from gs_search.results.record import TrialRecord
 
 __all__ = [
     "STACK",
@@ -62,7 +62,6 @@ def failure_record(
     """
     began = None if seconds is None else datetime.now(timezone.utc) - timedelta(seconds=seconds)
     return TrialRecord(
-        schema_=SCHEMA,
         study=study,
         number=asked.number,
         state="FAIL",

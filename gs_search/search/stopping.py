@@ -83,7 +83,7 @@ def agreement(records: Iterable[TrialRecord]) -> dict[int, tuple[float, int]]:
     """
     pairs: dict[int, list[tuple[float, float]]] = {}
     for record in records:
-        if record.is_complete and record.duplicate_of is None:
+        if record.is_trained:
             for report in record.rungs:
                 pair = (-report.psnr_to_teacher, record.fid)
                 pairs.setdefault(report.step, []).append(pair)
@@ -110,7 +110,7 @@ def savings(records: Iterable[TrialRecord]) -> dict[str, Any]:
             step = record.rungs[-1].step
             stopped[step] = stopped.get(step, 0) + 1
             spent.append(record.rungs[-1].seconds)
-        elif record.is_complete and record.seconds and record.duplicate_of is None:
+        elif record.is_trained and record.seconds:
             whole.append(record.seconds)
     usual = float(np.median(whole)) if whole else 0.0
     return {"stopped": dict(sorted(stopped.items())), "seconds": sum(max(0.0, usual - s) for s in spent)}

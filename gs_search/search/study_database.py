@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gs_search.errors import BadInput
 from gs_search.results.pareto import OBJECTIVES
-from gs_search.results.record import SCHEMA, Rung, TrialRecord, read_trial, write_record
+from gs_search.results.record import Rung, TrialRecord, read_trial, write_record
 from gs_search.results.run_folder import RESULT
 from gs_search.search.backup import ways_out
 from gs_search.search.feasibility import Feasibility, constraint_attributes
@@ -247,9 +247,10 @@ class StudyDatabase:
     def tell(self, record: TrialRecord) -> None:
         """Enter the ending that ``record`` describes; telling twice changes nothing."""
         violated = self.feasibility.violations(record)
-        if self._patiently(lambda: self._tell(record, violated)) and record.is_complete:
-            if record.duplicate_of is None:
-                self.records.setdefault(record.key, record.number)
+        told = self._patiently(lambda: self._tell(record, violated))
+        self._live.discard(record.number)
+        if told and record.is_trained:
+            self.records.setdefault(record.key, record.number)
 
     def _tell(self, record: TrialRecord, violated: Mapping[str, float]) -> bool:
         """Say whether there was anything to tell."""
@@ -257,7 +258,6 @@ class StudyDatabase:
         storage, number = storage_of(self.study), record.number  # the live trial is gone
         its_id = storage.get_trial_id_from_study_id_trial_number(study_id(self.study), number)
         trial = storage.get_trial(its_id)
-        self._live.discard(number)
         if trial.state != TrialState.RUNNING:
             return False
         if violated and record.constraints != violated:
@@ -275,9 +275,7 @@ class StudyDatabase:
         record = self.read_result(original)
         if record is None:  # the folder was thinned out by hand; the database still knows the objectives
             values = dict(zip(OBJECTIVES, self.trials()[original].values, strict=True))
-            record = TrialRecord(
-                schema_=SCHEMA, study=self.config.study, number=original, state="COMPLETE", objectives=values
-            )
+            record = TrialRecord(study=self.config.study, number=original, state="COMPLETE", objectives=values)
         seed = asked.seed if record.seed is None else record.seed
         record = record.but(number=asked.number, point=asked.point, key=asked.key, seed=seed, duplicate_of=original)
         if record.warm_start is not None:  # this one is a trial of this study

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -13,10 +12,9 @@ T = TypeVar("T")
 
 def returned(work: Generator[Any, None, T]) -> T:
     """Run ``work`` to its end, past all pauses, and return what it returns; what it raises is passed on."""
-    results: list[T] = []
-
-    def whole() -> Generator[Any, None, None]:
-        results.append((yield from work))
-
-    deque(whole(), maxlen=0)
-    return results[0]
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result

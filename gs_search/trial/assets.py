@@ -33,7 +33,6 @@ from gs_search.measure.kid import kernel_distance
 from gs_search.measure.psnr import psnr
 from gs_search.networks import ModuleArchitecture
 from gs_search.results.record import (
-    SCHEMA,
     Baselines,
     InputFigures,
     Noise,
@@ -167,7 +166,6 @@ def prepare(
     kept = ", ".join(f"x {row['factor']:g}: {row['psnr_to_teacher']:.1f} dB" for row in harm)
     log(f"what {HARMLESS_STEPS} steps leave of the teacher, by learning rates: {kept}")
     baselines = Baselines(
-        schema_=SCHEMA,
         pictures=tuple(tally.to_json() for tally in data.tallies),
         protocol=_protocol(config, data, len(validation), len(reference_pictures), inception.weights_sha256),
         teacher=TeacherFigures(

@@ -27,7 +27,7 @@ from gs_search.data.images import grid, to_uint8, write_png
 from gs_search.errors import BadInput, CheckpointError, TrialFailed
 from gs_search.measure.flops import count_flops
 from gs_search.measure.psnr import psnr
-from gs_search.results.record import SCHEMA, Parity, Rung, TrialRecord, write_record
+from gs_search.results.record import Parity, Rung, TrialRecord, write_record
 from gs_search.results.run_folder import RESULT
 from gs_search.slimming.repair import RepairTargets, record_targets
 from gs_search.slimming.run import Slimmed, slim_in_rungs
@@ -222,7 +222,6 @@ def _run(
     write_samples(place / "samples.png", ground, seen.painted)
     checkpoint.unlink(missing_ok=True)
     return TrialRecord(
-        schema_=SCHEMA,
         study=config.study,
         number=number,
         state="COMPLETE",
